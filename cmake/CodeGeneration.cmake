@@ -1,0 +1,12 @@
+# Same source, same bits: no fused multiply-adds that the source doesn't name, one instruction set on every machine.
+# See docs/decisions/002-same-bits-everywhere.md.
+add_library(depthkv_codegen INTERFACE)
+target_compile_options(depthkv_codegen INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+if(DEPTHKV_ARCH AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  target_compile_options(depthkv_codegen INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=${DEPTHKV_ARCH}>)
+endif()
+if(DEPTHKV_SANITIZE)
+  target_compile_options(depthkv_codegen INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${DEPTHKV_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
+  target_link_options(depthkv_codegen INTERFACE -fsanitize=${DEPTHKV_SANITIZE})
+endif()

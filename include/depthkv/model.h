@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Model: the one virtual interface, the outside world. llama.cpp implements it in tracer/llama/.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "depthkv/trace.h"
+
+namespace depthkv {
+
+// Entries below the cut that a policy removed, per (layer, KV head), as ascending positions.
+struct KeepMask {
+  std::vector<std::vector<std::vector<std::uint32_t>>> pruned;  // [layer][KV head]
+
+  static KeepMask everything(const ModelCard& model);  // prunes nothing
+};
+
+// A block of rows of one layer, as the engine computed them. Valid during the call only.
+// keys, values: [rows, KV heads, d]; queries: [rows, query heads, d]; attention: [query heads, rows, width], width >= first + rows.
+struct LayerBlock {
+  Channel channel = Channel::keys;
+  int layer = 0;
+  std::int64_t first = 0;  // position of the first row
+  std::int64_t rows = 0;
+  std::int64_t width = 0;  // attention only
+  std::span<const float> data;
+};
+using LayerSink = std::function<void(const LayerBlock&)>;
+
+// Continuations of one prefilled prefix, one per mask ("branch"). Pruned entries are invisible to every token that a
+// branch adds; the prefix itself was computed with the full cache. Branches never see each other.
+class Branches {
+ public:
+  virtual ~Branches() = default;
+
+  // Feeds the same tokens to every branch. visit(step, logits): logits[b] are those of branch b after tokens[step], valid
+  // during the call; steps rise from 0. Only steps >= first_visited are visited. Afterwards every branch is back at the prefix.
+  using Visit = std::function<void(std::int64_t step, std::span<const std::span<const float>> logits)>;
+  virtual void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) = 0;
+
+  // Feeds `lead` to every branch, then decodes greedily (ties to the lower token) until an end token or max_tokens.
+  // Returns the new tokens per branch, without the end token. Afterwards every branch is back at the prefix.
+  virtual std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) = 0;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelCard& card() const = 0;
+
+  virtual std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const = 0;
+  virtual std::string detokenize(std::span<const Token> tokens) const = 0;  // exact bytes, special tokens included
+  // The user's message inside the model's chat template, up to where the answer starts; the bare message if it has none.
+  virtual std::string chat(std::string_view user_message) const = 0;
+
+  // Runs the prompt, then the answer, with the full cache, and hands every computed row of every layer to `sink`.
+  // A given answer is teacher-forced; otherwise up to max_new tokens are decoded greedily (end token included in the
+  // returned answer). attention[l] says whether the rows of layer l's softmax are wanted. Exceptions of the sink come
+  // out of here. Returns the answer.
+  struct RecordRequest {
+    std::span<const Token> prompt;
+    std::span<const Token> answer;  // empty: generate
+    std::int64_t max_new = 0;
+    std::vector<bool> attention;
+  };
+  virtual std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) = 0;
+
+  // Prefills `prefix` once. `capacity`: the most tokens that any branch will add.
+  virtual std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
+                                           std::int64_t capacity) = 0;
+};
+
+// llama.cpp on a GGUF file. Throws InputError if the file is missing, broken or of an unsupported kind.
+struct LlamaOptions {
+  std::filesystem::path model;
+  int threads = 0;         // 0: one per core
+  int batch = 512;         // most tokens per engine call
+  int gpu_layers = 0;
+};
+std::unique_ptr<Model> open_llama_model(const LlamaOptions& options);
+std::string llama_engine_version();
+
+}  // namespace depthkv

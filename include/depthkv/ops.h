@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels that scorers and the replay may call; one table per back end. Contracts: kernels/<op>/<op>.h.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "depthkv/curve.h"
+#include "depthkv/tensor.h"
+
+namespace depthkv {
+
+struct SoftmaxSpec {
+  double scale = 1;
+  double softcap = 0;  // 0: none
+};
+
+enum class Norm { l1, l2 };
+
+struct Ops {
+  std::string_view name;
+  // Causal softmax rows. queries [H, R, d], keys [Hkv, T, d], positions [R]; returns [H, R, T], 0 where key > position.
+  Tensor (*attention_rows)(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec);
+  // rows [H, R, n] summed over R in double; returns [H, 1, n].
+  Tensor (*column_sums)(const View& rows);
+  // rows [H, n, d]; returns [H, 1, n].
+  Tensor (*row_norms)(const View& rows, Norm);
+  // scores [Hkv, 1, n], larger = keep; protected positions first. Ties go to the lower position; NaN throws Error.
+  Ranking (*rank)(const View& scores, Protect);
+  // Adds the losses of one KV head at every kept count to `curves`.
+  void (*accumulate_losses)(const LossInput&, LossCurves& curves);
+};
+
+enum class Device { cpu, reference };
+std::string_view to_string(Device device);
+const Ops& ops_for(Device device);
+
+}  // namespace depthkv

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The statistics that reports need. All deterministic: seeds are arguments.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace depthkv {
+
+double mean(std::span<const double> x);  // NaN when empty
+
+// Kendall's tau-b (ties corrected) and Spearman's rho (mid-ranks). NaN when either side is constant or has fewer than 2 values.
+double kendall_tau_b(std::span<const double> x, std::span<const double> y);
+double spearman_rho(std::span<const double> x, std::span<const double> y);
+
+struct Interval {
+  double low = 0;
+  double high = 0;
+};
+
+// Percentile bootstrap of the mean over samples, 95 %; `x` may be differences, which makes it paired. NaN when empty.
+Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples = 2000);
+
+// Indices drawn with replacement from [0, count): one bootstrap resample. Advances `state`.
+std::vector<std::size_t> resample(std::size_t count, std::uint64_t& state);
+
+// The linearly interpolated q-quantile, 0 <= q <= 1, of the finite values in x. NaN when there are none.
+double quantile(std::vector<double> x, double q);
+
+}  // namespace depthkv

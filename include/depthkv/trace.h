@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// Trace sets: what a model did on a set of prompts, one HDF5 file per sample. traces/FORMAT.md specifies the files.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "depthkv/shape.h"
+#include "depthkv/tensor.h"
+
+namespace depthkv {
+
+using Token = std::int32_t;
+
+// A half-open range of positions, [begin, end).
+struct Span {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  bool operator==(const Span&) const = default;
+};
+
+// Where pruning happens: after the context (before the question is seen) or after the whole prompt (DepthKV's protocol).
+enum class Cut { context, prompt };
+std::string_view to_string(Cut cut);
+
+// Positions: [0, context.begin) chat frame, context, [context.end, prompt_end) question and chat frame, then the answer.
+struct Segments {
+  Span context;
+  std::int64_t prompt_end = 0;
+
+  std::int64_t at(Cut cut) const { return cut == Cut::context ? context.end : prompt_end; }
+  bool operator==(const Segments&) const = default;
+};
+
+// Facts about the model and engine that made a trace; the same for every sample of a set.
+struct ModelCard {
+  std::string name;
+  std::string architecture;
+  std::string fingerprint;  // hash of the model file's size and of evenly spaced blocks of it
+  std::string engine;       // name and version
+  std::string device;
+  std::int64_t context_length = 0;
+  std::int64_t vocabulary = 0;
+  std::int64_t embedding = 0;     // D
+  std::string rotary_layout;      // "interleaved" (pairs 2i, 2i+1), "half_split" (pairs i, i + d/2) or "none"
+  double rotary_base = 0;
+  double attention_scale = 0;     // multiplies q . k before the softmax
+  double logit_softcap = 0;       // c * tanh(logit / c) after scaling; 0: none
+  std::vector<LayerShape> layers;
+
+  bool operator==(const ModelCard&) const = default;
+};
+
+// Everything about one sample but the tensors.
+struct Sample {
+  std::string id;
+  std::string task;
+  std::string metric;                // task score: rouge1, f1, choice, exact_number, string_match_all, nll
+  std::string source;
+  std::string license;
+  std::string prompt_text;           // context and question, framed by the chat template; UTF-8
+  std::string answer_text;
+  std::string answer_source;         // "generated" (greedy, full cache) or "reference"
+  std::vector<std::string> answers;  // references
+  std::vector<Token> tokens;         // prompt, then answer
+  std::vector<std::int32_t> text_offsets;  // byte offset of each prompt token in prompt_text
+  Segments segments;
+  std::vector<Span> evidence;        // token spans below context.end that hold what is needed to answer
+
+  std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
+};
+
+// What one layer of a trace may hold.
+enum class Channel { keys, values, queries, column_sums, attention };
+std::string_view to_string(Channel channel);
+
+// Lossless codecs for the bulky datasets. Any HDF5 build reads both.
+enum class Codec { none, deflate };
+
+// Positions whose queries are recorded: the last 128 before each cut and everything from the context's end on, or all.
+std::vector<std::int32_t> recorded_query_rows(const Segments& segments, std::int64_t tokens, bool all);
+inline constexpr std::int64_t kRecordedWindow = 128;
+
+// One finished sample, open for reading. Tensors are read on demand, one layer at a time. Throws Error on anything
+// that is not a valid trace, naming file and dataset.
+class Trace {
+ public:
+  static Trace open(const std::filesystem::path& file);
+  Trace(Trace&&) noexcept;
+  Trace& operator=(Trace&&) noexcept;
+  ~Trace();
+
+  const std::filesystem::path& path() const;
+  const ModelCard& model() const;
+  const Sample& sample() const;
+  std::span<const std::int32_t> query_rows() const;  // ascending positions
+  bool has(Channel channel, int layer) const;
+
+  Tensor keys(int layer) const;                      // [KV head, token, d], post-RoPE
+  Tensor values(int layer) const;                    // [KV head, token, d]
+  Tensor queries(int layer) const;                   // [query head, recorded row, d], post-RoPE
+  Tensor column_sums(int layer, Cut cut) const;      // [query head, 1, cut]: attention summed over rows < cut
+  Tensor attention(int layer, Span rows) const;      // [query head, row, token]; 0 above the diagonal
+
+ private:
+  struct Impl;
+  explicit Trace(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// How much of a sample to record.
+struct RecordOptions {
+  std::vector<bool> attention;  // per layer: record the full matrix
+  bool all_queries = false;
+  Codec codec = Codec::none;
+};
+
+// Writes one sample. The file appears under its final name only when finish() has returned; a writer destroyed before
+// leaves nothing behind. Not thread-safe: HDF5 has one owner.
+class TraceWriter {
+ public:
+  // `capacity`: an upper bound of the tokens, prompt and answer together.
+  TraceWriter(const std::filesystem::path& file, const ModelCard& model, const Segments& segments, std::int64_t capacity,
+              const RecordOptions& options);
+  TraceWriter(TraceWriter&&) noexcept;
+  ~TraceWriter();
+
+  // Rows [first, first + n) of a layer, n >= 1. Every position must arrive exactly once per channel, in order.
+  void write_keys(int layer, std::int64_t first, std::span<const float> rows);     // [n, KV heads, d]
+  void write_values(int layer, std::int64_t first, std::span<const float> rows);   // [n, KV heads, d]
+  void write_queries(int layer, std::int64_t first, std::span<const float> rows);  // [n, query heads, d]; unwanted rows ignored
+  // [query heads, n, width], width >= first + n; columns beyond the diagonal are ignored.
+  void write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width);
+  // Attention received per position, summed over rows < cut: [query heads, cut].
+  void write_column_sums(int layer, Cut cut, std::span<const float> sums);
+
+  // `sample` complete, with tokens.size() <= capacity. Publishes the file.
+  void finish(const Sample& sample);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// A directory of finished samples, sorted by file name.
+struct TraceSet {
+  std::filesystem::path directory;
+  std::vector<std::filesystem::path> files;
+};
+TraceSet open_trace_set(const std::filesystem::path& directory);
+
+// Name of a sample's file: the id with everything but letters, digits, '.', '_' and '-' replaced, plus ".h5".
+std::string trace_file_name(std::string_view sample_id);
+
+// (Re)writes index.h5: group /samples with one external link per finished sample. Written aside and renamed.
+void write_trace_index(const std::filesystem::path& directory);
+
+}  // namespace depthkv
