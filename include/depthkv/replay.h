@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Replay: every policy of a plan on every sample of a trace set, without the model.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "depthkv/curve.h"
+#include "depthkv/model.h"
+#include "depthkv/ops.h"
+#include "depthkv/policy.h"
+#include "depthkv/progress.h"
+#include "depthkv/registry.h"
+#include "depthkv/trace.h"
+
+namespace depthkv {
+
+// The axes of a sweep; a policy is one choice of each, and the sweep is their product.
+struct ReplayPlan {
+  Cut cut = Cut::prompt;
+  std::vector<PolicySpec> scorers;
+  std::vector<Protect> protect{{4, 32}};
+  std::vector<PolicySpec> layer_allocators;
+  std::vector<PolicySpec> head_allocators;
+  std::vector<double> keep{0.1, 0.2, 0.4, 0.6, 0.8};
+  std::int64_t observed_rows = 64;  // rows before the cut on which allocators that look at curves measure them
+  Device device = Device::cpu;
+  int threads = 0;  // 0: one per core
+};
+
+// The plan plus what every report needs beside it: scorers random and oracle, layer allocators uniform and oracle, head
+// allocator uniform, each with its defaults, where the plan doesn't name them.
+ReplayPlan with_bounds(ReplayPlan plan);
+
+// A scorer and a protection: what decides the order of a head's entries.
+struct Ranker {
+  Scorer scorer;
+  Protect protect;
+};
+
+// The plan's names turned into policies; every name and parameter is checked here, before any work.
+struct Policies {
+  std::vector<Ranker> rankers;  // scorer-major, protection-minor
+  std::vector<LayerAllocator> layer_allocators;
+  std::vector<HeadAllocator> head_allocators;
+
+  std::size_t size() const { return rankers.size() * layer_allocators.size() * head_allocators.size(); }
+};
+Policies make_policies(const ReplayPlan& plan, const Registry& registry);
+
+// Position of a policy in the product: which choice it makes on each axis.
+struct PolicyIndex {
+  std::size_t ranker = 0;
+  std::size_t layer_allocator = 0;
+  std::size_t head_allocator = 0;
+  bool operator==(const PolicyIndex&) const = default;
+};
+
+struct SampleResult {
+  std::string id;
+  std::string task;
+  std::int64_t tokens = 0;       // below the cut
+  std::int64_t judged_rows = 0;  // query positions, at or after the cut
+  bool has_evidence = false;
+  std::string skipped;                       // why nothing could be measured, or empty
+  std::vector<std::string> ranker_skipped;   // [ranker] likewise
+  std::vector<std::int64_t> entries;         // [keep] budget, reached exactly by every policy
+  std::vector<double> values;                // [policy][keep][metric]; NaN where not measured
+};
+
+struct ResultTable {
+  ReplayPlan plan;        // resolved
+  std::string plan_hash;  // of the whole resolved plan; carried by every row
+  Policies policies;
+  ModelCard model;
+  std::vector<SampleResult> samples;
+
+  PolicyIndex policy(std::size_t index) const;
+  bool is_bound(PolicyIndex policy) const;  // an oracle on some axis
+  double value(const SampleResult& sample, std::size_t policy, std::size_t keep, Metric metric) const;
+  // Of the samples where it was measured, in their order.
+  std::vector<double> values(std::size_t policy, std::size_t keep, Metric metric) const;
+  bool any_skipped() const;
+};
+
+ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registry& registry, const Progress& progress);
+
+// The entries that chosen policies remove from one sample, for the model to be run without them.
+struct PolicyChoice {
+  PolicyIndex policy;
+  double keep = 1;
+};
+std::vector<KeepMask> keep_masks(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                                 const std::vector<PolicyChoice>& choices);
+
+}  // namespace depthkv

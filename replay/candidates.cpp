@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which policies the model has to check: the best that replay predicts, and a control sample over the whole ranking, so
+// that the agreement between the two is not measured on near-ties at the top only.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "depthkv/error.h"
+#include "depthkv/verify.h"
+
+namespace depthkv {
+namespace {
+
+std::size_t keep_index(const ResultTable& results, double keep) {
+  const std::vector<double>& keeps = results.plan.keep;
+  const auto at = std::find(keeps.begin(), keeps.end(), keep);
+  if (at == keeps.end()) {
+    throw InputError(fmt::format("verify.keep has {}, which was not replayed; replay.keep has {}", keep, fmt::join(keeps, ", ")));
+  }
+  return static_cast<std::size_t>(at - keeps.begin());
+}
+
+// Every policy that is not a bound and has a value on every usable sample, best predicted first (ties: lower index).
+std::vector<Candidate> predicted_ranking(const ResultTable& results, std::size_t keep, Metric metric) {
+  std::vector<Candidate> ranking;
+  std::size_t usable = 0;
+  for (const SampleResult& sample : results.samples) usable += sample.skipped.empty() ? 1 : 0;
+  for (std::size_t p = 0; p < results.policies.size(); ++p) {
+    if (results.is_bound(results.policy(p))) continue;
+    const std::vector<double> values = results.values(p, keep, metric);
+    if (values.empty() || (metric != Metric::evidence && values.size() < usable)) continue;
+    const double average = mean(values);
+    ranking.push_back({{results.policy(p), results.plan.keep[keep]},
+                       p,
+                       keep,
+                       "",
+                       higher_is_better(metric) ? 1.0 - average : average});
+  }
+  std::stable_sort(ranking.begin(), ranking.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.predicted < b.predicted; });
+  return ranking;
+}
+
+void take(std::vector<Candidate>& chosen, std::vector<Candidate>& ranking, std::size_t at, const char* role) {
+  chosen.push_back(ranking[at]);
+  chosen.back().role = role;
+  ranking.erase(ranking.begin() + static_cast<std::ptrdiff_t>(at));
+}
+
+}  // namespace
+
+std::vector<Candidate> choose_candidates(const ResultTable& results, const VerifyPlan& plan) {
+  std::vector<Candidate> chosen;
+  std::uint64_t state = plan.seed;
+  for (const double keep : plan.keep) {
+    std::vector<Candidate> ranking = predicted_ranking(results, keep_index(results, keep), plan.rank_by);
+    if (ranking.empty()) throw Error(fmt::format("no policy has {} at keep {}: nothing to verify", to_string(plan.rank_by), keep));
+    for (std::int64_t i = 0; i < plan.top && !ranking.empty(); ++i) take(chosen, ranking, 0, "top");
+    // Uniform allocation under the best ranker is what every other allocation has to beat.
+    const std::size_t best_ranker = chosen.back().choice.policy.ranker;
+    const auto uniform = std::find_if(ranking.begin(), ranking.end(), [&](const Candidate& c) {
+      const PolicyIndex index = c.choice.policy;
+      return index.ranker == best_ranker && results.policies.layer_allocators[index.layer_allocator].name == "uniform" &&
+             results.policies.head_allocators[index.head_allocator].name == "uniform";
+    });
+    if (uniform != ranking.end()) take(chosen, ranking, static_cast<std::size_t>(uniform - ranking.begin()), "uniform");
+    const auto strata = std::min<std::size_t>(static_cast<std::size_t>(plan.controls), ranking.size());
+    std::vector<std::size_t> drawn;
+    for (std::size_t s = 0; s < strata; ++s) {
+      const std::size_t begin = s * ranking.size() / strata;
+      const std::size_t end = (s + 1) * ranking.size() / strata;
+      drawn.push_back(begin + resample(end - begin, state).front());
+    }
+    std::for_each(drawn.rbegin(), drawn.rend(), [&](std::size_t at) { take(chosen, ranking, at, "control"); });
+  }
+  return chosen;
+}
+
+}  // namespace depthkv
