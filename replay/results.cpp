@@ -100,7 +100,7 @@ Metric parse_metric(const CsvTable& table, std::size_t row) {
 
 void write_results_csv(const ResultTable& results, const std::filesystem::path& file) {
   CsvWriter csv(columns({"sample", "task", "cut", "tokens", "judged_rows"},
-                        {"keep", "entries", "kept", "metric", "value", "status", "device", "plan", "build"}));
+                        {"keep", "entries", "kept", "metric", "value", "status", "device", "model", "model_fingerprint", "plan", "build"}));
   for (const SampleResult& sample : results.samples) {
     const std::vector<std::string> lead{sample.id, sample.task, std::string(to_string(results.plan.cut)),
                                         fmt::format("{}", sample.tokens), fmt::format("{}", sample.judged_rows)};
@@ -117,7 +117,8 @@ void write_results_csv(const ResultTable& results, const std::filesystem::path& 
           std::vector<std::string> fields = head;
           fields.insert(fields.end(), {csv_number(results.plan.keep[k]), entries, status == "ok" ? entries : "",
                                        std::string(to_string(metric)), csv_number(results.value(sample, p, k, metric)), status,
-                                       std::string(to_string(results.plan.device)), results.plan_hash, kBuild});
+                                       std::string(to_string(results.plan.device)), results.model.name, results.model.fingerprint,
+                                       results.plan_hash, kBuild});
           csv.row(fields);
         }
       }
@@ -137,6 +138,8 @@ ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registr
       results.samples.push_back(empty_sample(results, table, row));
     }
     results.plan_hash = table.at(row, "plan");
+    results.model.name = table.at(row, "model");
+    results.model.fingerprint = table.at(row, "model_fingerprint");
     SampleResult& sample = results.samples.back();
     const std::size_t policy = find_policy(policies, table, row);
     const std::size_t keep = find_keep(results, table, row);

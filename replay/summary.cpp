@@ -92,10 +92,7 @@ void write_summary_json(const ResultTable& results, const std::optional<Verifica
   root["build"] = kBuild;
   root["plan"] = results.plan_hash;
   root["model"] = {{"name", results.model.name},
-                   {"architecture", results.model.architecture},
-                   {"fingerprint", results.model.fingerprint},
-                   {"engine", results.model.engine},
-                   {"layers", results.model.layers.size()}};
+                   {"fingerprint", results.model.fingerprint}};
   root["cut"] = to_string(results.plan.cut);
   root["device"] = to_string(results.plan.device);
   root["samples"] = Json::array();

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tables that the command line prints.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,6 +6,7 @@
 
 #include "depthkv/report.h"
 #include "replay/labels.h"
+#include "replay/tables.h"
 
 namespace depthkv {
 namespace {
@@ -15,17 +15,21 @@ std::string shown(double value, const char* format = "{:.4f}") {
   return std::isnan(value) ? "-" : fmt::format(fmt::runtime(format), value);
 }
 
-// Columns aligned: text to the left, everything after the first `left` columns to the right.
-std::string aligned(const std::vector<std::vector<std::string>>& rows, std::size_t left) {
-  std::vector<std::size_t> width(rows.front().size());
-  for (const auto& row : rows) {
+std::string shown_interval(Interval x, const char* format) {
+  return fmt::format("[{}, {}]", shown(x.low, format), shown(x.high, format));
+}
+
+// Columns aligned: text to the left, numbers to the right.
+std::string aligned(const Table& table) {
+  std::vector<std::size_t> width(table.rows.front().size());
+  for (const auto& row : table.rows) {
     for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], row[c].size());
   }
-  std::string text;
-  for (const auto& row : rows) {
+  std::string text = table.title + "\n";
+  for (const auto& row : table.rows) {
     std::string line = " ";
     for (std::size_t c = 0; c < row.size(); ++c) {
-      line += c < left ? fmt::format(" {:<{}} ", row[c], width[c]) : fmt::format(" {:>{}} ", row[c], width[c]);
+      line += c < table.text_columns ? fmt::format(" {:<{}} ", row[c], width[c]) : fmt::format(" {:>{}} ", row[c], width[c]);
     }
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
@@ -62,48 +66,70 @@ std::vector<std::size_t> shown_rows(const ResultTable& results, const std::vecto
 
 }  // namespace
 
-std::string results_table(const ResultTable& results, Metric metric, std::size_t rows_per_keep) {
-  std::string text = fmt::format("{} ({} is better), cut {}, {} policies, mean over samples\n", to_string(metric),
-                                 higher_is_better(metric) ? "higher" : "lower", to_string(results.plan.cut), results.policies.size());
+std::vector<Table> results_tables(const ResultTable& results, Metric metric, std::size_t rows_per_keep) {
+  std::vector<Table> tables;
   for (std::size_t k = 0; k < results.plan.keep.size(); ++k) {
     const std::vector<PolicySummary> ranking = summarise(results, k, metric);
     if (ranking.empty()) continue;
-    std::vector<std::vector<std::string>> rows{
-        {"rank", "scorer", "layers", "heads", std::string(to_string(metric)), "vs uniform", "95 % interval", ""}};
+    Table table{fmt::format("keep {} ({} samples)", results.plan.keep[k], ranking.front().samples),
+                {{"rank", "scorer", "layers", "heads", std::string(to_string(metric)), "vs uniform", "95 % interval", ""}},
+                4};
     for (const std::size_t i : shown_rows(results, ranking, rows_per_keep)) {
       const PolicySummary& it = ranking[i];
       const PolicyIndex index = results.policy(it.policy);
-      rows.push_back({fmt::format("{}", i + 1), ranker_label(results, index.ranker), layer_label(results, index.layer_allocator),
-                      head_label(results, index.head_allocator), shown(it.mean), shown(it.versus_uniform, "{:+.4f}"),
-                      fmt::format("[{}, {}]", shown(it.versus_uniform_interval.low, "{:+.4f}"), shown(it.versus_uniform_interval.high, "{:+.4f}")),
-                      results.is_bound(index) ? "bound" : ""});
+      table.rows.push_back({fmt::format("{}", i + 1), ranker_label(results, index.ranker),
+                            layer_label(results, index.layer_allocator), head_label(results, index.head_allocator),
+                            shown(it.mean), shown(it.versus_uniform, "{:+.4f}"),
+                            shown_interval(it.versus_uniform_interval, "{:+.4f}"), results.is_bound(index) ? "bound" : ""});
     }
-    text += fmt::format("\nkeep {} ({} samples)\n{}", results.plan.keep[k], ranking.front().samples, aligned(rows, 4));
+    tables.push_back(std::move(table));
   }
+  return tables;
+}
+
+Table verify_rows(const ResultTable& results, const Verification& verification) {
+  Table table{fmt::format("end to end, predicted by {}", to_string(verification.plan.rank_by)),
+              {{"role", "scorer", "layers", "heads", "keep", "predicted", "KL", "top-1", "NLL", "NLL full", "score", "score full"}},
+              4};
+  for (std::size_t c = 0; c < verification.candidates.size(); ++c) {
+    const Candidate& candidate = verification.candidates[c];
+    const PolicyIndex index = candidate.choice.policy;
+    std::vector<std::string> row{candidate.role,
+                                 ranker_label(results, index.ranker),
+                                 layer_label(results, index.layer_allocator),
+                                 head_label(results, index.head_allocator),
+                                 fmt::format("{}", candidate.choice.keep),
+                                 shown(candidate.predicted)};
+    for (const auto& [name, value] : candidate_means(verification, c)) row.push_back(shown(value, name == "kl" ? "{:.5f}" : "{:.3f}"));
+    table.rows.push_back(row);
+  }
+  return table;
+}
+
+std::vector<std::string> agreement_lines(const Verification& verification) {
+  std::vector<std::string> lines;
+  for (const Agreement& it : verification.agreement) {
+    lines.push_back(fmt::format(
+        "agreement of replay with the model, {} policies at keep {}: Kendall tau {} {}, Spearman {}, regret of the top {}",
+        it.policies, it.keep == 0 ? "all" : fmt::format("{}", it.keep), shown(it.kendall, "{:.3f}"),
+        shown_interval(it.kendall_interval, "{:.3f}"), shown(it.spearman, "{:.3f}"), shown(it.regret, "{:.3f}")));
+  }
+  return lines;
+}
+
+std::string results_heading(const ResultTable& results, Metric metric) {
+  return fmt::format("{} ({} is better), cut {}, {} policies, mean over samples", to_string(metric),
+                     higher_is_better(metric) ? "higher" : "lower", to_string(results.plan.cut), results.policies.size());
+}
+
+std::string results_table(const ResultTable& results, Metric metric, std::size_t rows_per_keep) {
+  std::string text = results_heading(results, metric) + "\n";
+  for (const Table& table : results_tables(results, metric, rows_per_keep)) text += "\n" + aligned(table);
   return text;
 }
 
 std::string verify_table(const ResultTable& results, const Verification& verification) {
-  std::vector<std::vector<std::string>> rows{
-      {"role", "scorer", "layers", "heads", "keep", "predicted", "KL", "top-1", "NLL", "NLL full", "score", "score full"}};
-  for (std::size_t c = 0; c < verification.candidates.size(); ++c) {
-    const Candidate& candidate = verification.candidates[c];
-    std::vector<std::string> row{candidate.role, ranker_label(results, candidate.choice.policy.ranker),
-                                 layer_label(results, candidate.choice.policy.layer_allocator),
-                                 head_label(results, candidate.choice.policy.head_allocator),
-                                 fmt::format("{}", candidate.choice.keep), shown(candidate.predicted)};
-    for (const auto& [name, value] : candidate_means(verification, c)) row.push_back(shown(value, name == "kl" ? "{:.5f}" : "{:.3f}"));
-    rows.push_back(row);
-  }
-  std::string text = fmt::format("end to end, predicted by {}\n{}\n", to_string(verification.plan.rank_by), aligned(rows, 4));
-  for (const Agreement& agreement : verification.agreement) {
-    text += fmt::format(
-        "agreement of replay with the model, {} policies at keep {}: Kendall tau {} [{}, {}], Spearman {}, regret of the top {}\n",
-        agreement.policies, agreement.keep == 0 ? "all" : fmt::format("{}", agreement.keep), shown(agreement.kendall, "{:.3f}"),
-        shown(agreement.kendall_interval.low, "{:.3f}"), shown(agreement.kendall_interval.high, "{:.3f}"),
-        shown(agreement.spearman, "{:.3f}"), shown(agreement.regret, "{:.3f}"));
-  }
-  return text;
+  return fmt::format("{}\n{}\n", aligned(verify_rows(results, verification)), fmt::join(agreement_lines(verification), "\n"));
 }
 
 }  // namespace depthkv
