@@ -155,6 +155,9 @@ struct TraceSet {
 };
 TraceSet open_trace_set(const std::filesystem::path& directory);
 
+// Version of the HDF5 library in use and the codecs it offers, for `depthkv doctor`.
+std::string trace_library_version();
+
 // Name of a sample's file: the id with everything but letters, digits, '.', '_' and '-' replaced, plus ".h5".
 std::string trace_file_name(std::string_view sample_id);
 

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/pipeline.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+
+#include "cli/console.h"
+#include "depthkv/error.h"
+#include "depthkv/tasks.h"
+#include "replay/csv.h"
+
+namespace depthkv {
+namespace {
+
+constexpr std::size_t kRowsPerKeep = 5;  // of the terminal's table
+
+std::string size_text(double bytes) {
+  for (const char* unit : {"B", "KiB", "MiB", "GiB"}) {
+    if (bytes < 1024) return fmt::format("{:.1f} {}", bytes, unit);
+    bytes /= 1024;
+  }
+  return fmt::format("{:.1f} TiB", bytes);
+}
+
+// What a sample's file will hold, uncompressed: see traces/FORMAT.md.
+double trace_bytes(const ModelCard& card, const TracePlan& plan, const Segments& segments, std::int64_t tokens) {
+  const std::vector<bool> attention = parse_layers(plan.attention, static_cast<int>(card.layers.size()));
+  const auto rows = static_cast<double>(recorded_query_rows(segments, tokens, plan.queries == "all").size());
+  const auto t = static_cast<double>(tokens);
+  double bytes = 0;
+  for (std::size_t l = 0; l < card.layers.size(); ++l) {
+    const LayerShape& layer = card.layers[l];
+    bytes += 2.0 * layer.head_dim * (2.0 * layer.kv_heads * t + layer.query_heads * rows);
+    bytes += 4.0 * layer.query_heads * static_cast<double>(segments.context.end + segments.prompt_end);
+    if (attention[l]) bytes += 2.0 * layer.query_heads * t * t / 2;
+  }
+  return bytes;
+}
+
+std::vector<TaskSample> planned_samples(const TracePlan& plan) {
+  std::vector<TaskSample> all;
+  for (const auto& file : plan.tasks) {
+    std::vector<TaskSample> samples = read_tasks(file);
+    if (plan.limit > 0 && static_cast<std::int64_t>(samples.size()) > plan.limit) samples.resize(static_cast<std::size_t>(plan.limit));
+    all.insert(all.end(), samples.begin(), samples.end());
+  }
+  return all;
+}
+
+void describe_trace(Model& model, const TracePlan& plan) {
+  double bytes = 0;
+  std::int64_t tokens = 0;
+  const std::vector<TaskSample> samples = planned_samples(plan);
+  for (const TaskSample& sample : samples) {
+    const Prompt prompt = make_prompt(model, sample);
+    const std::int64_t answer = std::min(plan.max_new, sample.max_new_tokens == 0 ? plan.max_new : sample.max_new_tokens);
+    const std::int64_t length = static_cast<std::int64_t>(prompt.tokens.size()) + answer;
+    tokens += length;
+    bytes += trace_bytes(model.card(), plan, prompt.segments, length);
+  }
+  fmt::print("trace   {} samples, at most {} tokens, at most {} of traces (codec {})\n", samples.size(), tokens, size_text(bytes), plan.codec);
+}
+
+}  // namespace
+
+std::unique_ptr<Model> open_model(const std::filesystem::path& file, int threads) {
+  if (file.empty()) throw InputError("no model given; pass --model FILE.gguf, set DEPTHKV_MODEL, or write `model:` in the plan");
+  return open_llama_model({.model = file, .threads = threads});
+}
+
+void prepare_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  const std::filesystem::path probe = folder / ".depthkv-probe";
+  const bool writable = !error && std::ofstream(probe).put('x').good();
+  std::filesystem::remove(probe, error);
+  if (!writable) throw InputError(fmt::format("{}: not a folder that can be written to; give another one with --out", folder.string()));
+}
+
+Pipeline::Pipeline(Plan plan, std::filesystem::path folder)
+    : plan_(std::move(plan)), folder_(std::move(folder)), registry_(builtin_policies()), progress_(console_progress()) {}
+
+Model& Pipeline::model() {
+  if (!model_) model_ = open_model(plan_.model, plan_.threads);
+  return *model_;
+}
+
+std::filesystem::path Pipeline::trace_folder() const { return plan_.traces.empty() ? folder_ / "traces" : plan_.traces; }
+
+void Pipeline::describe() {
+  if (plan_.trace) {
+    describe_trace(model(), *plan_.trace);
+  } else {
+    fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(), trace_folder().string());
+  }
+  const Policies policies = make_policies(plan_.replay, registry_);
+  fmt::print("replay  {} policies ({} rankers x {} layer allocators x {} head allocators) at {} budgets: {} results per sample; {} rankings "
+             "of every layer and head per sample\n",
+             policies.size(), policies.rankers.size(), policies.layer_allocators.size(), policies.head_allocators.size(),
+             plan_.replay.keep.size(), policies.size() * plan_.replay.keep.size(), policies.rankers.size());
+  if (plan_.verify) {
+    fmt::print("verify  {} policies and the full cache, decoded together, per sample\n",
+               (plan_.verify->top + plan_.verify->controls + 1) * static_cast<std::int64_t>(plan_.verify->keep.size()));
+  } else {
+    fmt::print("verify  nothing\n");
+  }
+}
+
+void Pipeline::save_plan() { write_file(folder_ / "plan.yaml", to_yaml(plan_, registry_)); }
+
+void Pipeline::trace_into(const std::filesystem::path& traces) {
+  if (!plan_.trace) return;
+  prepare_folder(traces);
+  const TraceSummary done = record_traces(model(), *plan_.trace, traces, progress_);
+  fmt::print("traces: {} ({} recorded, {} there already)\n", traces.string(), done.recorded, done.resumed);
+}
+
+void Pipeline::replay() {
+  prepare_folder(folder_);
+  results_ = depthkv::replay(open_trace_set(trace_folder()), plan_.replay, registry_, progress_);
+  results_->plan_hash = plan_hash(plan_.replay, registry_);
+  // An older verification belongs to an older plan.
+  std::filesystem::remove(folder_ / "verify.csv");
+  verification_.reset();
+  save_plan();
+  write_results_csv(*results_, folder_ / "results.csv");
+}
+
+void Pipeline::verify() {
+  if (!plan_.verify) return;
+  verification_ = depthkv::verify(model(), open_trace_set(trace_folder()), *results_, *plan_.verify, progress_);
+  save_plan();
+  write_verify_csv(*results_, *verification_, folder_ / "verify.csv");
+}
+
+void Pipeline::load_results() {
+  results_ = read_results_csv(plan_.replay, registry_, folder_ / "results.csv");
+  if (plan_.verify && std::filesystem::exists(folder_ / "verify.csv")) {
+    verification_ = read_verify_csv(*results_, *plan_.verify, folder_ / "verify.csv");
+  }
+}
+
+void Pipeline::report() {
+  write_summary_json(*results_, verification_, folder_ / "summary.json");
+  write_report_html(*results_, verification_, to_yaml(plan_, registry_), folder_ / "report.html");
+  const Metric metric = plan_.verify ? plan_.verify->rank_by : Metric::output_error;
+  fmt::print("\n{}", results_table(*results_, metric, kRowsPerKeep));
+  fmt::print("\nreport: {}\n", (folder_ / "report.html").string());
+  // Last, so that it is what stays in sight.
+  if (verification_) fmt::print("\n{}", verify_table(*results_, *verification_));
+  if (results_->any_skipped()) fmt::print("\nsome rows were skipped; their status in results.csv says why\n");
+}
+
+ExitCode Pipeline::outcome() const { return results_ && results_->any_skipped() ? ExitCode::rows_skipped : ExitCode::fine; }
+
+}  // namespace depthkv

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The stages of a run, as the commands share them. A run folder holds plan.yaml (resolved), traces/ (unless recorded
+// elsewhere), results.csv, verify.csv, summary.json and report.html.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "cli/plan.h"
+#include "depthkv/model.h"
+#include "depthkv/progress.h"
+#include "depthkv/report.h"
+
+namespace depthkv {
+
+enum class ExitCode { fine = 0, failed = 1, wrong_input = 2, rows_skipped = 3, interrupted = 130 };
+
+class Pipeline {
+ public:
+  Pipeline(Plan plan, std::filesystem::path folder);
+
+  // Says what the run would do and what it would cost, without doing it.
+  void describe();
+
+  void trace() { trace_into(trace_folder()); }
+  void trace_into(const std::filesystem::path& traces);
+  void replay();
+  void verify();
+  void report();  // tables to stdout; summary.json and report.html
+
+  // Takes results (and the verification, if there is one) from an earlier run's files.
+  void load_results();
+
+  ExitCode outcome() const;
+
+ private:
+  Model& model();
+  std::filesystem::path trace_folder() const;
+  void save_plan();
+
+  Plan plan_;
+  std::filesystem::path folder_;
+  Registry registry_;
+  Progress progress_;
+  std::unique_ptr<Model> model_;
+  std::optional<ResultTable> results_;
+  std::optional<Verification> verification_;
+};
+
+// Opens the model of a plan. Throws InputError if it names none.
+std::unique_ptr<Model> open_model(const std::filesystem::path& file, int threads);
+
+// Throws InputError unless `folder` exists or can be made, and a file can be written into it.
+void prepare_folder(const std::filesystem::path& folder);
+
+}  // namespace depthkv

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/plan.h"
+
+namespace depthkv {
+
+const std::vector<Flag>& plan_flags() {
+  static const std::vector<Flag> kFlags{
+      {"--model", "model", "GGUF file of the model (default: $DEPTHKV_MODEL)"},
+      {"--threads", "threads", "threads, 0: one per core"},
+      {"--tasks", "trace.tasks", "task files, JSON lines", true, false},
+      {"--limit", "trace.limit", "samples per task file, 0: all"},
+      {"--max-new", "trace.max_new", "most answer tokens recorded per sample"},
+      {"--attention", "trace.attention", "record attention matrices: all, none, or layers such as 0,3,7"},
+      {"--queries", "trace.queries", "record query rows: rows (the last 128 before each cut, all after the context) or all"},
+      {"--codec", "trace.codec", "none or deflate"},
+      {"--cut", "replay.cut", "prune after the context or after the prompt"},
+      {"--scorer", "replay.scorers", "scorer, with parameters as in snapkv:window=32,kernel=5; repeat for more", true, false},
+      {"--protect", "replay.protect", "first+last positions that always stay, such as 4+32; repeat for more", true, true},
+      {"--layers", "replay.layer_allocators", "layer allocator; repeat for more", true, false},
+      {"--heads", "replay.head_allocators", "head allocator; repeat for more", true, false},
+      {"--keep", "replay.keep", "kept shares of the cache, such as 0.1,0.2,0.4", true, true},
+      {"--observed-rows", "replay.observed_rows", "rows before the cut on which allocators measure curves"},
+      {"--device", "replay.device", "cpu or reference (slow, double precision)"},
+      {"--top", "verify.top", "best policies to verify, per keep"},
+      {"--controls", "verify.controls", "policies drawn from the rest of the ranking, per keep"},
+      {"--verify-keep", "verify.keep", "budgets at which to verify", true, true},
+      {"--rank-by", "verify.rank_by", "metric that picks the best: output_error, mass or evidence"},
+      {"--seed", "verify.seed", "seed of the control draw"},
+      {"--generate", "verify.max_new", "most tokens generated for a task score, 0: none"},
+  };
+  return kFlags;
+}
+
+}  // namespace depthkv

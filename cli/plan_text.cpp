@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Plan to YAML, with every default spelled out.
+#include <fmt/format.h>
+
+#include "cli/plan.h"
+
+namespace depthkv {
+namespace {
+
+// "kernel=5 window=32" as ", kernel: 5, window: 32".
+std::string param_list(const std::string& resolved) {
+  std::string text;
+  std::size_t at = 0;
+  while (at < resolved.size()) {
+    const std::size_t space = std::min(resolved.find(' ', at), resolved.size());
+    const std::string part = resolved.substr(at, space - at);
+    const std::size_t equals = part.find('=');
+    text += fmt::format(", {}: {}", part.substr(0, equals), part.substr(equals + 1));
+    at = space + 1;
+  }
+  return text;
+}
+
+// Paths and other text as a double-quoted YAML scalar.
+std::string quoted(const std::string& text) {
+  std::string safe = "\"";
+  for (const char c : text) safe += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  return safe + "\"";
+}
+
+std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
+  std::string text = fmt::format("replay:\n  cut: {}\n  scorers:\n", to_string(plan.cut));
+  for (const PolicySpec& spec : plan.scorers) {
+    text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_scorer(spec).params));
+  }
+  text += "  protect:\n";
+  for (const Protect& protect : plan.protect) text += fmt::format("    - {{first: {}, last: {}}}\n", protect.first, protect.last);
+  text += "  layer_allocators:\n";
+  for (const PolicySpec& spec : plan.layer_allocators) {
+    text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_layer_allocator(spec).params));
+  }
+  text += "  head_allocators:\n";
+  for (const PolicySpec& spec : plan.head_allocators) {
+    text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_head_allocator(spec).params));
+  }
+  text += fmt::format("  keep: [{}]\n  observed_rows: {}\n  device: {}\n", fmt::join(plan.keep, ", "), plan.observed_rows, to_string(plan.device));
+  return text;
+}
+
+std::string trace_yaml(const TracePlan& plan) {
+  std::string text = "trace:\n  tasks:\n";
+  for (const auto& file : plan.tasks) text += fmt::format("    - {}\n", quoted(std::filesystem::absolute(file).string()));
+  text += fmt::format("  limit: {}\n  max_new: {}\n  attention: {}\n  queries: {}\n  codec: {}\n", plan.limit, plan.max_new,
+                      quoted(plan.attention), plan.queries, plan.codec);
+  return text;
+}
+
+}  // namespace
+
+std::string to_yaml(const Plan& plan, const Registry& registry) {
+  std::string text;
+  if (!plan.model.empty()) text += fmt::format("model: {}\n", quoted(std::filesystem::absolute(plan.model).string()));
+  text += fmt::format("threads: {}\n", plan.threads);
+  if (!plan.traces.empty()) text += fmt::format("traces: {}\n", quoted(std::filesystem::absolute(plan.traces).string()));
+  if (plan.trace) text += trace_yaml(*plan.trace);
+  text += replay_yaml(plan.replay, registry);
+  if (plan.verify) {
+    text += fmt::format("verify:\n  top: {}\n  controls: {}\n  keep: [{}]\n  rank_by: {}\n  seed: {}\n  max_new: {}\n", plan.verify->top,
+                        plan.verify->controls, fmt::join(plan.verify->keep, ", "), to_string(plan.verify->rank_by), plan.verify->seed,
+                        plan.verify->max_new);
+  }
+  return text;
+}
+
+std::string plan_hash(const ReplayPlan& plan, const Registry& registry) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
+  for (const char c : replay_yaml(plan, registry)) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return fmt::format("{:016x}", hash);
+}
+
+}  // namespace depthkv

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+// YAML and flags to a Plan.
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "cli/plan.h"
+#include "cli/yaml_section.h"
+#include "depthkv/error.h"
+
+namespace depthkv {
+namespace {
+
+constexpr std::int64_t kMany = 1'000'000'000;
+constexpr int kMostThreads = 1024;
+
+// true, 3, 0.5, text: the narrowest type that the text can be.
+Value scalar_value(const YAML::Node& node) {
+  std::int64_t whole = 0;
+  double real = 0;
+  if (node.Tag() != "!") {  // "!": quoted, which means text
+    if (node.Scalar() == "true" || node.Scalar() == "false") return node.Scalar() == "true";
+    if (YAML::convert<std::int64_t>::decode(node, whole)) return whole;
+    if (YAML::convert<double>::decode(node, real)) return real;
+  }
+  return node.Scalar();
+}
+
+Value param_value(const YAML::Node& node, const std::string& where) {
+  if (node.IsScalar()) return scalar_value(node);
+  std::vector<double> list;
+  if (!node.IsSequence()) throw InputError(fmt::format("{}: expected a value or a list of numbers", where));
+  for (const auto& item : node) {
+    double value = 0;
+    if (!item.IsScalar() || !YAML::convert<double>::decode(item, value)) throw InputError(fmt::format("{}: expected a list of numbers", where));
+    list.push_back(value);
+  }
+  return list;
+}
+
+// "snapkv:window=32,kernel=5" as the mapping {name: snapkv, window: 32, kernel: 5}; a part without "=" continues a list.
+YAML::Node expanded(const std::string& text, const std::string& where) {
+  YAML::Node node;
+  const auto colon = text.find(':');
+  node["name"] = text.substr(0, colon);
+  std::string rest = colon == std::string::npos ? "" : text.substr(colon + 1);
+  std::string key;
+  while (!rest.empty()) {
+    const auto comma = rest.find(',');
+    const std::string part = rest.substr(0, comma);
+    rest = comma == std::string::npos ? "" : rest.substr(comma + 1);
+    const auto equals = part.find('=');
+    if (equals != std::string::npos) {
+      key = part.substr(0, equals);
+      node[key] = part.substr(equals + 1);
+    } else if (key.empty()) {
+      throw InputError(fmt::format("{}: \"{}\" is not name:key=value,key=value", where, text));
+    } else {
+      if (!node[key].IsSequence()) {
+        YAML::Node list;
+        list.push_back(node[key].Scalar());
+        node[key] = list;
+      }
+      node[key].push_back(part);
+    }
+  }
+  return node;
+}
+
+PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource& source) {
+  PolicySpec spec;
+  spec.where = source.where(node, path);
+  if (node.IsScalar()) node = expanded(node.Scalar(), spec.where);
+  if (!node.IsMap() || !node["name"] || !node["name"].IsScalar()) {
+    throw InputError(fmt::format("{}: {} holds an entry without a name; write a name, or {{name: ..., parameter: value}}", spec.where, path));
+  }
+  for (const auto& entry : node) {
+    const auto key = entry.first.as<std::string>();
+    if (key == "name") {
+      spec.name = entry.second.Scalar();
+    } else if (!spec.params.emplace(key, param_value(entry.second, spec.where)).second) {
+      throw InputError(fmt::format("{}: parameter {} is given twice", spec.where, key));
+    }
+  }
+  return spec;
+}
+
+void read_specs(YamlSection& section, const std::string& key, const YamlSource& source, std::vector<PolicySpec>& specs) {
+  if (!section.has(key)) return;
+  specs.clear();
+  for (const YAML::Node& item : section.items(key)) specs.push_back(read_spec(item, section.path(key), source));
+}
+
+Protect read_protect(const YAML::Node& node, const std::string& path, const YamlSource& source) {
+  const auto bad = [&] {
+    return InputError(fmt::format("{}: {} holds something else than {{first: 4, last: 32}} or 4+32", source.where(node, path), path));
+  };
+  Protect protect{0, 0};
+  if (node.IsScalar()) {
+    const std::string text = node.Scalar();
+    const auto plus = text.find('+');
+    if (plus == std::string::npos || !YAML::convert<std::int64_t>::decode(YAML::Node(text.substr(0, plus)), protect.first) ||
+        !YAML::convert<std::int64_t>::decode(YAML::Node(text.substr(plus + 1)), protect.last) || protect.first < 0 || protect.last < 0) {
+      throw bad();
+    }
+    return protect;
+  }
+  if (!node.IsMap()) throw bad();
+  YamlSection section(node, path, source);
+  section.take("first", protect.first, 0, kMany);
+  section.take("last", protect.last, 0, kMany);
+  section.done();
+  return protect;
+}
+
+TracePlan read_trace(const YAML::Node& node, const YamlSource& source) {
+  TracePlan plan;
+  YamlSection section(node, "trace", source);
+  section.take_paths("tasks", plan.tasks);
+  section.take("limit", plan.limit, 0, kMany);
+  section.take("max_new", plan.max_new, 1, kMany);
+  // A YAML list of layers is what "0,3,7" says on the command line.
+  if (section.has("attention") && section.node("attention").IsSequence()) {
+    plan.attention.clear();
+    for (const YAML::Node& item : section.items("attention")) {
+      plan.attention += (plan.attention.empty() ? "" : ",") + (item.IsScalar() ? item.Scalar() : "?");
+    }
+  } else {
+    section.take("attention", plan.attention);
+  }
+  const std::vector<std::string> queries{"rows", "all"};
+  const std::vector<std::string> codecs{"none", "deflate"};
+  plan.queries = queries[section.take_choice("queries", queries, 0)];
+  plan.codec = codecs[section.take_choice("codec", codecs, 0)];
+  section.done();
+  if (plan.tasks.empty()) throw InputError(fmt::format("{}: trace.tasks names no task file", source.where(node, "trace.tasks")));
+  return plan;
+}
+
+void read_replay(const YAML::Node& node, const YamlSource& source, ReplayPlan& plan) {
+  YamlSection section(node, "replay", source);
+  plan.cut = static_cast<Cut>(section.take_choice("cut", {"context", "prompt"}, static_cast<std::size_t>(plan.cut)));
+  read_specs(section, "scorers", source, plan.scorers);
+  if (section.has("protect")) {
+    plan.protect.clear();
+    for (const YAML::Node& item : section.items("protect")) plan.protect.push_back(read_protect(item, "replay.protect", source));
+  }
+  read_specs(section, "layer_allocators", source, plan.layer_allocators);
+  read_specs(section, "head_allocators", source, plan.head_allocators);
+  section.take_keeps("keep", plan.keep);
+  section.take("observed_rows", plan.observed_rows, 1, kRecordedWindow);
+  plan.device = static_cast<Device>(section.take_choice("device", {"cpu", "reference"}, static_cast<std::size_t>(plan.device)));
+  section.done();
+}
+
+VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const ReplayPlan& replay) {
+  VerifyPlan plan;
+  YamlSection section(node, "verify", source);
+  section.take("top", plan.top, 1, kMany);
+  section.take("controls", plan.controls, 0, kMany);
+  section.take_keeps("keep", plan.keep);
+  plan.rank_by = static_cast<Metric>(section.take_choice("rank_by", {"mass", "output_error", "evidence"}, static_cast<std::size_t>(plan.rank_by)));
+  std::int64_t seed = static_cast<std::int64_t>(plan.seed);
+  section.take("seed", seed, 0, std::numeric_limits<std::int64_t>::max());
+  plan.seed = static_cast<std::uint64_t>(seed);
+  section.take("max_new", plan.max_new, 0, kMany);
+  section.done();
+  for (const double keep : plan.keep) {
+    if (std::find(replay.keep.begin(), replay.keep.end(), keep) != replay.keep.end()) continue;
+    throw InputError(fmt::format("{}: verify.keep has {}, replay.keep only {}; verify checks what was replayed", section.where("keep"),
+                                 keep, fmt::join(replay.keep, ", ")));
+  }
+  return plan;
+}
+
+YAML::Node read_root(const std::filesystem::path& file) {
+  if (file.empty()) return YAML::Node(YAML::NodeType::Map);
+  std::ifstream stream(file);
+  if (!stream || std::filesystem::is_directory(file)) throw InputError(fmt::format("{}: no such plan; see configs/ for examples", file.string()));
+  try {
+    YAML::Node root = YAML::Load(stream);
+    return root.IsNull() ? YAML::Node(YAML::NodeType::Map) : root;
+  } catch (const YAML::Exception& error) {
+    throw InputError(fmt::format("{}:{}: not valid YAML: {}", file.string(), error.mark.line + 1, error.msg));
+  }
+}
+
+// Sets what the command line gave, on top of the file. Paths are made absolute, since the file's own are relative to it.
+void apply(YAML::Node root, const Overrides& overrides) {
+  for (const auto& [key, values] : overrides) {
+    YAML::Node value;
+    const bool is_path = key == "model" || key == "traces" || key == "trace.tasks";
+    const auto text = [&](const std::string& given) { return is_path ? std::filesystem::absolute(given).string() : given; };
+    if (std::any_of(plan_flags().begin(), plan_flags().end(), [&](const Flag& flag) { return flag.list && key == flag.key; })) {
+      for (const std::string& given : values) value.push_back(text(given));
+    } else {
+      value = text(values.back());
+    }
+    const auto dot = key.find('.');
+    if (dot == std::string::npos) {
+      root[key] = value;
+    } else {
+      root[key.substr(0, dot)][key.substr(dot + 1)] = value;
+    }
+  }
+}
+
+template <class Policy>
+std::vector<PolicySpec> all_of(const std::vector<Entry<Policy>>& entries) {
+  std::vector<PolicySpec> specs;
+  for (const Entry<Policy>& entry : entries) specs.push_back({entry.name, {}, "built in"});
+  return specs;
+}
+
+}  // namespace
+
+Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, const Registry& registry) {
+  const YAML::Node root = read_root(file);
+  const YamlSource source{file};
+  YamlSection section(root, "", source);
+  apply(root, overrides);
+  Plan plan;
+  section.take_path("model", plan.model);
+  section.take("threads", plan.threads, 0, kMostThreads);
+  section.take_path("traces", plan.traces);
+  if (section.has("trace")) plan.trace = read_trace(section.node("trace"), source);
+  plan.replay.scorers = all_of(registry.scorers());
+  plan.replay.layer_allocators = all_of(registry.layer_allocators());
+  plan.replay.head_allocators = all_of(registry.head_allocators());
+  if (section.has("replay")) read_replay(section.node("replay"), source, plan.replay);
+  if (section.has("verify")) plan.verify = read_verify(section.node("verify"), source, plan.replay);
+  section.done();
+  if (plan.trace && !plan.traces.empty()) {
+    throw InputError(fmt::format("{}: the plan has both traces (a recorded set) and trace (record one); keep one", section.where("traces")));
+  }
+  plan.replay = with_bounds(plan.replay);
+  plan.replay.threads = plan.threads;
+  make_policies(plan.replay, registry);  // names and parameters are wrong now or never
+  if (plan.trace) {
+    plan.trace->model = plan.model;
+    plan.trace->threads = plan.threads;
+  }
+  return plan;
+}
+
+}  // namespace depthkv
