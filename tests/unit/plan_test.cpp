@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "depthkv/error.h"
+#include "support/files.h"
+#include "support/scratch.h"
+
+namespace depthkv {
+namespace {
+
+using testing::HasSubstr;
+
+class PlanTest : public testing::Test {
+ protected:
+  Plan load(const std::string& yaml, const Overrides& overrides = {}) {
+    return load_plan(write_text(scratch_.path() / "plan.yaml", yaml), overrides, registry_);
+  }
+  std::string error(const std::string& yaml, const Overrides& overrides = {}) {
+    try {
+      load(yaml, overrides);
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+
+  ScratchDirectory scratch_;
+  Registry registry_ = builtin_policies();
+};
+
+TEST_F(PlanTest, ReferenceYamlHoldsEveryKeyWithItsDefault) {
+  const std::filesystem::path reference = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "configs/reference.yaml";
+  const Plan defaults = load_plan(reference.parent_path() / "reference.yaml", {}, registry_);
+  const std::string task = (reference.parent_path() / "tasks/needle.jsonl").string();
+  EXPECT_EQ(to_yaml(defaults, registry_), to_yaml(load("trace: {tasks: [" + task + "]}\nverify: {}\n"), registry_));
+  // Every key that the code writes or reads is in the file.
+  const std::string text = read_text(reference);
+  for (const Flag& flag : plan_flags()) {
+    const std::string key = std::string(flag.key).substr(std::string(flag.key).find('.') + 1);
+    EXPECT_THAT(text, HasSubstr(key + ":")) << flag.key;
+  }
+}
+
+TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
+  const Plan plan = load(
+      "model: m.gguf\nthreads: 2\ntrace: {tasks: [a.jsonl], attention: [0, 3], queries: all, codec: deflate}\n"
+      "replay: {cut: context, scorers: [\"snapkv:window=16\", h2o], protect: [4+32, 0+0], keep: [0.3, 1], layer_allocators: [\"depthkv:importance=1,2.5\"]}\n"
+      "verify: {top: 2, keep: [0.3], rank_by: mass}\n");
+  const std::string yaml = to_yaml(plan, registry_);
+  EXPECT_EQ(to_yaml(load(yaml), registry_), yaml);
+  EXPECT_EQ(plan_hash(load(yaml).replay, registry_), plan_hash(plan.replay, registry_));
+  EXPECT_EQ(plan.trace->attention, "0,3");
+}
+
+TEST_F(PlanTest, HashTellsResultsApartButNotThreads) {
+  const std::string one = plan_hash(load("threads: 1").replay, registry_);
+  EXPECT_EQ(plan_hash(load("threads: 2").replay, registry_), one);
+  EXPECT_NE(plan_hash(load("replay: {observed_rows: 32}").replay, registry_), one);
+  EXPECT_NE(plan_hash(load("replay: {scorers: [\"snapkv:window=8\"]}").replay, registry_),
+            plan_hash(load("replay: {scorers: [snapkv]}").replay, registry_));
+}
+
+TEST_F(PlanTest, BoundsAreAlwaysThere) {
+  const Plan plan = load("replay: {scorers: [h2o], layer_allocators: [pyramid], head_allocators: [adakv]}");
+  const auto names = [](const std::vector<PolicySpec>& specs) {
+    std::vector<std::string> found;
+    for (const PolicySpec& spec : specs) found.push_back(spec.name);
+    return found;
+  };
+  EXPECT_THAT(names(plan.replay.scorers), testing::ElementsAre("h2o", "random", "oracle"));
+  EXPECT_THAT(names(plan.replay.layer_allocators), testing::ElementsAre("pyramid", "uniform", "oracle"));
+  EXPECT_THAT(names(plan.replay.head_allocators), testing::ElementsAre("adakv", "uniform"));
+}
+
+TEST_F(PlanTest, FlagsWinOverTheFile) {
+  const Plan plan = load("replay: {keep: [0.5], scorers: [knorm]}", {{"replay.keep", {"0.2", "0.4"}}, {"replay.scorers", {"snapkv:window=8,kernel=3"}}});
+  EXPECT_EQ(plan.replay.keep, (std::vector<double>{0.2, 0.4}));
+  EXPECT_EQ(plan.replay.scorers[0].name, "snapkv");
+  EXPECT_EQ(std::get<std::int64_t>(plan.replay.scorers[0].params.at("window")), 8);
+}
+
+TEST_F(PlanTest, PathsAreRelativeToTheFile) {
+  const Plan plan = load("trace: {tasks: [tasks/a.jsonl, ../b.jsonl]}");
+  EXPECT_EQ(plan.trace->tasks[0], scratch_.path() / "tasks/a.jsonl");
+  EXPECT_EQ(plan.trace->tasks[1], (scratch_.path() / "../b.jsonl").lexically_normal());
+}
+
+TEST_F(PlanTest, ErrorsNameLineKeyAndWhatToDo) {
+  EXPECT_THAT(error("replay:\n  keep: [0.1]\n  scorrers: [h2o]\n"), AllOf(HasSubstr("plan.yaml:3"), HasSubstr("\"scorrers\" in replay"), HasSubstr("\"scorers\"")));
+  EXPECT_THAT(error("replai: {}\n"), AllOf(HasSubstr("plan.yaml:1"), HasSubstr("\"replay\"")));
+  EXPECT_THAT(error("replay:\n  scorers:\n    - h2o\n    - snapvk\n"), AllOf(HasSubstr("plan.yaml:4"), HasSubstr("snapvk"), HasSubstr("\"snapkv\"")));
+  EXPECT_THAT(error("replay:\n  scorers:\n    - {name: snapkv, widnow: 3}\n"), AllOf(HasSubstr("plan.yaml:3"), HasSubstr("widnow"), HasSubstr("\"window\"")));
+  EXPECT_THAT(error("replay: {keep: [0.5, 1.5]}"), AllOf(HasSubstr("plan.yaml:1"), HasSubstr("1.5"), HasSubstr("at most 1")));
+  EXPECT_THAT(error("replay: {keep: [0]}"), HasSubstr("more than 0"));
+  EXPECT_THAT(error("replay: {keep: [.nan]}"), HasSubstr("more than 0"));
+  EXPECT_THAT(error("replay: {keep: []}"), HasSubstr("empty"));
+  EXPECT_THAT(error("replay: {keep: [0.2, 0.2]}"), HasSubstr("twice"));
+  EXPECT_THAT(error("replay: {cut: promt}"), AllOf(HasSubstr("\"promt\""), HasSubstr("\"prompt\"")));
+  EXPECT_THAT(error("replay: {protect: [4-32]}"), HasSubstr("4+32"));
+  EXPECT_THAT(error("threads: many"), HasSubstr("a whole number"));
+  EXPECT_THAT(error("threads: -1"), HasSubstr("0 to"));
+  EXPECT_THAT(error("trace: {limit: 1}"), HasSubstr("trace.tasks"));
+  EXPECT_THAT(error("traces: x\ntrace: {tasks: [a]}"), HasSubstr("keep one"));
+  EXPECT_THAT(error("verify: {keep: [0.33]}"), HasSubstr("0.33"));
+  EXPECT_THAT(error("replay: {cut: prompt}\nreplay: {cut: context}"), HasSubstr("twice"));
+  EXPECT_THAT(error("replay: [1, 2]"), HasSubstr("a list"));
+  EXPECT_THAT(error("replay: {keep: [0.2"), AllOf(HasSubstr("plan.yaml:1"), HasSubstr("not valid YAML")));
+  EXPECT_THAT(error("", {{"replay.keep", {"2"}}}), HasSubstr("--keep"));
+  EXPECT_THAT(error("", {{"replay.scorers", {"h20"}}}), AllOf(HasSubstr("--scorer"), HasSubstr("\"h2o\"")));
+}
+
+TEST_F(PlanTest, HostileFilesAreErrorsNotCrashes) {
+  for (const std::string& yaml : {std::string(100'000, '['), std::string("\0\1\2\xff\xfe", 5), std::string("a: &a [*a]"), std::string("{? {a: 1} : 2}"),
+                                  std::string("- 1\n- 2"), std::string("replay: {scorers: [[h2o]]}"), std::string("replay: {scorers: [{window: 3}]}"),
+                                  std::string("replay: {scorers: [{name: [a]}]}"), std::string("1")}) {
+    EXPECT_THROW(load(yaml), InputError) << yaml.substr(0, 40);
+  }
+}
+
+}  // namespace
+}  // namespace depthkv

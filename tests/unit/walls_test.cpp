@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Foreign headers stop at a wall: each may be included in its own folder only.
+#include <gtest/gtest.h>
+
+#include <regex>
+
+#include "support/files.h"
+
+namespace depthkv {
+namespace {
+
+struct Wall {
+  const char* headers;  // regular expression over the included name
+  const char* inside;   // regular expression over the file's path
+};
+
+// Tests write broken files with the raw libraries, so they may look over the walls.
+const Wall kWalls[] = {{"(hdf5|H5[A-Za-z]*)\\.h", "(traces|tests)/.*"},
+                       {"yaml-cpp/.*", "cli/.*"},
+                       {"(llama|ggml[a-z-]*|gguf)\\.h", "(tracer/llama|tests/llama)/.*"},
+                       {"(cuda|cub|thrust).*", ".*\\.cuh?"},
+                       {"CLI/.*", "cli/.*"}};
+
+TEST(Walls, ForeignHeadersStayInTheirFolders) {
+  const std::filesystem::path root = DEPTHKV_SOURCE_DIR;
+  const std::regex include("#include [<\"]([^>\"]+)[>\"]");
+  int files = 0;
+  for (const char* folder : {"include", "traces", "tracer", "kernels", "policies", "replay", "cli", "tests", "bench"}) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(root / folder)) {
+      const std::string path = std::filesystem::relative(entry.path(), root).string();
+      if (!std::regex_match(path, std::regex(".*\\.(h|cpp|cu|cuh)"))) continue;
+      ++files;
+      const std::string text = read_text(entry.path());
+      for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it) {
+        for (const Wall& wall : kWalls) {
+          if (!std::regex_match((*it)[1].str(), std::regex(wall.headers))) continue;
+          EXPECT_TRUE(std::regex_match(path, std::regex(wall.inside))) << path << " includes " << (*it)[1];
+        }
+      }
+    }
+  }
+  EXPECT_GT(files, 50);
+}
+
+}  // namespace
+}  // namespace depthkv
