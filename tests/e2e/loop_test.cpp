@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole loop (trace, replay, verify, report) on a small transformer that needs no engine.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "depthkv/error.h"
+#include "depthkv/record.h"
+#include "depthkv/report.h"
+#include "depthkv/verify.h"
+#include "support/files.h"
+#include "support/scratch.h"
+#include "support/tiny_model.h"
+
+namespace depthkv {
+namespace {
+
+const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
+
+class LoopTest : public testing::Test {
+ protected:
+  LoopTest() {
+    std::string lines;
+    for (int i = 0; i < 3; ++i) {
+      const std::string n = std::to_string(i);
+      lines += R"({"id": "s)" + n + R"(", "task": "t", "context": "The code of box )" + n + R"( is 4)" + n +
+               R"(17. Grass grows. Rain falls on the hills, day after day.", "question": "What is the code?", "answers": ["4)" + n +
+               R"(17"], "max_new_tokens": 12, "metric": "f1", "source": "test", "license": "CC0", "evidence": [[0, 20]]})" + "\n";
+    }
+    plan_.tasks = {write_text(scratch_.path() / "t.jsonl", lines)};
+    plan_.max_new = 12;
+  }
+
+  TraceSet record() {
+    record_traces(model_, plan_, traces_, kQuiet);
+    return open_trace_set(traces_);
+  }
+
+  ScratchDirectory scratch_;
+  std::filesystem::path traces_ = scratch_.path() / "traces";
+  TinyModel model_;
+  TracePlan plan_;
+  Registry registry_ = builtin_policies();
+};
+
+ReplayPlan small_plan(Cut cut) {
+  ReplayPlan plan;
+  plan.cut = cut;
+  plan.scorers = {{"h2o", {}, ""}, {"knorm", {}, ""}, {"random", {}, ""}, {"snapkv", {{"window", std::int64_t{8}}}, ""}};
+  plan.protect = {{1, 4}};
+  plan.layer_allocators = {{"uniform", {}, ""}, {"pyramid", {}, ""}};
+  plan.head_allocators = {{"uniform", {}, ""}, {"adakv", {}, ""}};
+  plan.keep = {0.2, 0.6, 1.0};
+  return plan;
+}
+
+TEST_F(LoopTest, KeepingEverythingChangesNothingAndLossGrowsAsKeepFalls) {
+  const TraceSet traces = record();
+  for (const Cut cut : {Cut::prompt, Cut::context}) {
+    const ResultTable results = replay(traces, small_plan(cut), registry_, kQuiet);
+    VerifyPlan plan;
+    plan.keep = {0.2, 0.6, 1.0};
+    const Verification verification = verify(model_, traces, results, plan, kQuiet);
+    std::vector<double> kl(3);
+    std::vector<int> count(3);
+    for (const VerifyRow& row : verification.rows) {
+      const std::size_t keep = verification.candidates[row.candidate].keep_index;
+      kl[keep] += row.kl;
+      ++count[keep];
+      if (keep == 2) {
+        EXPECT_LT(row.kl, 1e-6);
+        EXPECT_EQ(row.top1, 1.0);
+        EXPECT_NEAR(row.nll, row.nll_full, 1e-6);
+        EXPECT_EQ(row.score, row.score_full);
+      }
+    }
+    EXPECT_GT(kl[0] / count[0], kl[1] / count[1]);
+    EXPECT_GT(kl[1] / count[1], 0);
+  }
+}
+
+TEST_F(LoopTest, CandidatesAreTopControlsAndUniformOfEachKeep) {
+  const TraceSet traces = record();
+  const ResultTable results = replay(traces, small_plan(Cut::prompt), registry_, kQuiet);
+  VerifyPlan plan;
+  plan.keep = {0.2, 0.6};
+  plan.top = 3;
+  plan.controls = 2;
+  const std::vector<Candidate> candidates = choose_candidates(results, plan);
+  for (const double keep : plan.keep) {
+    std::map<std::string, int> roles;
+    for (const Candidate& c : candidates) {
+      EXPECT_FALSE(results.is_bound(c.choice.policy));
+      if (c.choice.keep == keep) ++roles[c.role];
+    }
+    EXPECT_EQ(roles["top"], 3);
+    EXPECT_EQ(roles["control"], 2);
+    EXPECT_LE(roles["uniform"], 1);  // none where it is among the top
+  }
+  for (std::size_t a = 0; a < candidates.size(); ++a) {
+    for (std::size_t b = a + 1; b < candidates.size(); ++b) {
+      EXPECT_FALSE(candidates[a].policy == candidates[b].policy && candidates[a].keep_index == candidates[b].keep_index);
+    }
+  }
+}
+
+TEST_F(LoopTest, ReportsAreWrittenAndReadBack) {
+  const TraceSet traces = record();
+  const ResultTable results = replay(traces, small_plan(Cut::prompt), registry_, kQuiet);
+  const Verification verification = verify(model_, traces, results, {}, kQuiet);
+  write_verify_csv(results, verification, scratch_.path() / "verify.csv");
+  const Verification again = read_verify_csv(results, {}, scratch_.path() / "verify.csv");
+  write_verify_csv(results, again, scratch_.path() / "again.csv");
+  EXPECT_EQ(read_text(scratch_.path() / "again.csv"), read_text(scratch_.path() / "verify.csv"));
+  write_summary_json(results, again, scratch_.path() / "summary.json");
+  const auto summary = nlohmann::json::parse(read_text(scratch_.path() / "summary.json"));
+  const auto& agreement = summary.at("agreement").at(0);
+  EXPECT_TRUE(agreement.at("kendall_tau").is_number());
+  EXPECT_LE(std::abs(agreement.at("kendall_tau").get<double>()), 1.0);
+  EXPECT_THAT(verify_table(results, verification), testing::HasSubstr("Kendall tau"));
+}
+
+TEST_F(LoopTest, ResumeSkipsFinishedSamplesAndAnInterruptionLosesOneAtMost) {
+  int calls = 0;
+  const Progress stop = [&](std::string_view, std::int64_t done, std::int64_t, std::string_view) {
+    if (++calls > 1 && done == 1) throw Interrupted();
+  };
+  EXPECT_THROW(record_traces(model_, plan_, traces_, stop), Interrupted);
+  EXPECT_EQ(open_trace_set(traces_).files.size(), 1U);
+  const TraceSummary rest = record_traces(model_, plan_, traces_, kQuiet);
+  EXPECT_EQ(rest.resumed, 1);
+  EXPECT_EQ(rest.recorded, 2);
+  EXPECT_EQ(record_traces(model_, plan_, traces_, kQuiet).recorded, 0);
+}
+
+TEST_F(LoopTest, AnotherModelIsRefused) {
+  const TraceSet traces = record();
+  const ResultTable results = replay(traces, small_plan(Cut::prompt), registry_, kQuiet);
+  TinyModel other(TinyModelOptions{.seed = 99});
+  EXPECT_THROW(verify(other, traces, results, {}, kQuiet), InputError);
+  EXPECT_THROW(record_traces(other, plan_, traces_, kQuiet), InputError);
+}
+
+}  // namespace
+}  // namespace depthkv
