@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// The built-in policies, one line each, sorted by name. A test compares the tables with the files beside this one.
+#include "depthkv/registry.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "depthkv/error.h"
+#include "policies/allocators/allocators.h"
+#include "policies/scorers/scorers.h"
+
+namespace depthkv {
+namespace {
+
+constexpr const char* kScorer = "scorer";
+constexpr const char* kLayerAllocator = "layer allocator";
+constexpr const char* kHeadAllocator = "head allocator";
+
+std::vector<Entry<Scorer>> scorer_table() {
+  return {
+      {"h2o", "attention received from all observed rows", "arXiv:2306.14048", make_h2o},
+      {"knorm", "small key norms", "arXiv:2406.11430", make_knorm},
+      {"observed", "attention received per row that can see the entry", "kvpress", make_observed},
+      {"oracle", "attention that judged rows will pay: a bound", "", make_oracle},
+      {"random", "uniform noise: the floor", "", make_random},
+      {"sink_recent", "the first positions, then the most recent ones", "arXiv:2309.17453", make_sink_recent},
+      {"snapkv", "attention received from the last rows, pooled", "arXiv:2404.14469", make_snapkv},
+      {"vatp", "attention received times the value's L1 norm", "arXiv:2406.12335", make_vatp},
+  };
+}
+
+std::vector<Entry<LayerAllocator>> layer_allocator_table() {
+  return {
+      {"depthkv", "more where a layer's importance is higher", "arXiv:2604.24647", make_depthkv_layers},
+      {"oracle", "smallest total judged loss: a bound", "", make_oracle_layers},
+      {"pyramid", "linearly less with depth", "arXiv:2406.02069", make_pyramid_layers},
+      {"uniform", "the same for every layer", "", make_uniform_layers},
+  };
+}
+
+std::vector<Entry<HeadAllocator>> head_allocator_table() {
+  return {
+      {"adakv", "heads compete for a layer's budget by score", "arXiv:2407.11550", make_adakv_heads},
+      {"uniform", "the same for every head", "", make_uniform_heads},
+  };
+}
+
+template <class Policy>
+std::vector<std::string> names(const std::vector<Entry<Policy>>& entries) {
+  std::vector<std::string> all;
+  for (const Entry<Policy>& entry : entries) all.push_back(entry.name);
+  return all;
+}
+
+template <class Policy>
+void add_to(std::vector<Entry<Policy>>& entries, Entry<Policy> entry, const char* kind) {
+  const std::vector<std::string> taken = names(entries);
+  if (std::find(taken.begin(), taken.end(), entry.name) != taken.end()) {
+    throw Error(fmt::format("{} \"{}\" is registered already; choose another name", kind, entry.name));
+  }
+  entries.push_back(std::move(entry));
+}
+
+template <class Policy>
+Policy make(const std::vector<Entry<Policy>>& entries, const PolicySpec& spec, const char* kind) {
+  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry<Policy>& e) { return e.name == spec.name; });
+  if (entry == entries.end()) {
+    throw InputError(fmt::format("{}{}unknown {} \"{}\"{}; there are {}", spec.where, spec.where.empty() ? "" : ": ", kind, spec.name,
+                                 suggestion(spec.name, names(entries)), fmt::join(names(entries), ", ")));
+  }
+  Params params(kind, spec);
+  Policy policy = entry->make(params);
+  params.done();
+  policy.name = entry->name;
+  policy.params = params.resolved();
+  return policy;
+}
+
+}  // namespace
+
+void Registry::add(Entry<Scorer> entry) { add_to(scorers_, std::move(entry), kScorer); }
+void Registry::add(Entry<LayerAllocator> entry) { add_to(layer_allocators_, std::move(entry), kLayerAllocator); }
+void Registry::add(Entry<HeadAllocator> entry) { add_to(head_allocators_, std::move(entry), kHeadAllocator); }
+
+Scorer Registry::make_scorer(const PolicySpec& spec) const { return make(scorers_, spec, kScorer); }
+LayerAllocator Registry::make_layer_allocator(const PolicySpec& spec) const { return make(layer_allocators_, spec, kLayerAllocator); }
+HeadAllocator Registry::make_head_allocator(const PolicySpec& spec) const { return make(head_allocators_, spec, kHeadAllocator); }
+
+Registry builtin_policies() {
+  Registry registry;
+  for (const auto& entry : scorer_table()) registry.add(entry);
+  for (const auto& entry : layer_allocator_table()) registry.add(entry);
+  for (const auto& entry : head_allocator_table()) registry.add(entry);
+  return registry;
+}
+
+}  // namespace depthkv
