@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// attention_rows: causal softmax rows from queries and keys.
+//
+// queries [H, R, d], keys [Hkv, T, d] with H a multiple of Hkv (query head h reads KV head h / (H / Hkv)), positions [R] in [0, T).
+// logit = scale * q . k, then softcap * tanh(logit / softcap) if softcap > 0; softmax over keys 0 .. position.
+// Returns [H, R, T]; entries after the position are exactly 0; each row sums to 1 within rounding.
+// NaN in gives NaN out in the rows it touches. The result of a row doesn't depend on the other rows.
+#pragma once
+#include <span>
+
+#include "depthkv/ops.h"
+
+namespace depthkv {
+
+namespace reference {
+Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec);
+}
+namespace cpu {
+Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec);
+}
+
+}  // namespace depthkv

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/attention_rows/attention_rows.h"
+
+namespace depthkv::reference {
+
+Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec) {
+  const std::int64_t group = queries.heads / keys.heads;
+  Tensor rows(queries.heads, queries.rows, keys.rows);
+  for (std::int64_t h = 0; h < queries.heads; ++h) {
+    for (std::int64_t r = 0; r < queries.rows; ++r) {
+      const auto seen = static_cast<std::size_t>(positions[static_cast<std::size_t>(r)]) + 1;
+      std::vector<double> logits(seen);
+      for (std::size_t j = 0; j < seen; ++j) {
+        double dot = 0;
+        for (std::int64_t c = 0; c < queries.columns; ++c) {
+          const auto i = static_cast<std::size_t>(c);
+          dot += static_cast<double>(queries.row(h, r)[i]) * static_cast<double>(keys.row(h / group, static_cast<std::int64_t>(j))[i]);
+        }
+        logits[j] = spec.scale * dot;
+        if (spec.softcap > 0) logits[j] = spec.softcap * std::tanh(logits[j] / spec.softcap);
+      }
+      const double top = *std::max_element(logits.begin(), logits.end());
+      double sum = 0;
+      for (const double logit : logits) sum += std::exp(logit - top);
+      for (std::size_t j = 0; j < seen; ++j) rows.row(h, r)[j] = static_cast<float>(std::exp(logits[j] - top) / sum);
+    }
+  }
+  return rows;
+}
+
+}  // namespace depthkv::reference
