@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "traces/h5.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "depthkv/error.h"
+
+namespace depthkv::h5 {
+namespace {
+
+constexpr hsize_t kLongestText = hsize_t{1} << 28;  // bytes of one string; more is a broken file
+
+hid_t checked(hid_t id, const std::string& name, const char* what) {
+  if (id < 0) throw Error(fmt::format("{}: {}", name, what));
+  return id;
+}
+
+std::string child(const Object& parent, const std::string& name) {
+  const char* separator = parent.name.ends_with(".h5") || parent.name.find(": ") == std::string::npos ? ": " : "/";
+  return parent.name + separator + name;
+}
+
+// IEEE half precision, as h5py knows it.
+Handle half_type() {
+  Handle type(H5Tcopy(H5T_IEEE_F32LE), H5Tclose);
+  H5Tset_fields(type.id(), 15, 10, 5, 0, 10);
+  H5Tset_size(type.id(), 2);
+  H5Tset_ebias(type.id(), 15);
+  return type;
+}
+
+Handle type_of(Type type) {
+  switch (type) {
+    case Type::i32: return {H5Tcopy(H5T_STD_I32LE), H5Tclose};
+    case Type::i64: return {H5Tcopy(H5T_STD_I64LE), H5Tclose};
+    case Type::f32: return {H5Tcopy(H5T_IEEE_F32LE), H5Tclose};
+    case Type::f64: return {H5Tcopy(H5T_IEEE_F64LE), H5Tclose};
+    case Type::f16: break;
+  }
+  return half_type();
+}
+
+const char* type_name(Type type) {
+  constexpr const char* kNames[] = {"int32", "int64", "float16", "float32", "float64"};
+  return kNames[static_cast<std::size_t>(type)];
+}
+
+Handle text_type(std::size_t length) {
+  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.id(), std::max<std::size_t>(1, length));
+  H5Tset_strpad(type.id(), H5T_STR_NULLPAD);
+  H5Tset_cset(type.id(), H5T_CSET_UTF8);
+  return type;
+}
+
+// Length of a fixed-length string type; throws on anything else.
+std::size_t text_length(const Handle& type, const std::string& name) {
+  if (H5Tget_class(type.id()) != H5T_STRING || H5Tis_variable_str(type.id()) > 0) {
+    throw Error(fmt::format("{}: expected text of a fixed length; the file is not a trace or is damaged", name));
+  }
+  const std::size_t length = H5Tget_size(type.id());
+  if (length == 0 || length > kLongestText) throw Error(fmt::format("{}: text of {} bytes; the file is damaged", name, length));
+  return length;
+}
+
+void reject_zero_bytes(const std::string& text, const std::string& name) {
+  if (text.find('\0') != std::string::npos) throw Error(fmt::format("{}: the text holds a zero byte, which HDF5 can't store; remove it from the input", name));
+}
+
+Extent extent_of(const Object& dataset) {
+  const Handle space(checked(H5Dget_space(dataset.id()), dataset.name, "can't be read"), H5Sclose);
+  Extent extent(static_cast<std::size_t>(std::max(0, H5Sget_simple_extent_ndims(space.id()))));
+  if (!extent.empty()) H5Sget_simple_extent_dims(space.id(), extent.data(), nullptr);
+  return extent;
+}
+
+// Selects a block of the dataset and makes a memory space of the same size.
+std::pair<Handle, Handle> select(const Object& dataset, const Block& block) {
+  Handle file(checked(H5Dget_space(dataset.id()), dataset.name, "can't be read"), H5Sclose);
+  if (H5Sselect_hyperslab(file.id(), H5S_SELECT_SET, block.start.data(), nullptr, block.count.data(), nullptr) < 0 ||
+      H5Sselect_valid(file.id()) <= 0) {
+    throw Error(fmt::format("{}: rows outside the dataset", dataset.name));
+  }
+  Handle memory(H5Screate_simple(static_cast<int>(block.count.size()), block.count.data(), nullptr), H5Sclose);
+  return {std::move(file), std::move(memory)};
+}
+
+Object open_attribute(const Object& object, const std::string& name) {
+  const std::string full = fmt::format("{} attribute {}", object.name, name);
+  if (H5Aexists(object.id(), name.c_str()) <= 0) throw Error(fmt::format("{} is missing; the file is not a trace or is damaged", full));
+  Object attribute{Handle(checked(H5Aopen(object.id(), name.c_str(), H5P_DEFAULT), full, "can't be opened"), H5Aclose), full};
+  const Handle space(checked(H5Aget_space(attribute.id()), full, "can't be read"), H5Sclose);
+  if (H5Sget_simple_extent_npoints(space.id()) != 1) throw Error(fmt::format("{}: expected a single value; the file is damaged", full));
+  return attribute;
+}
+
+void write_scalar_attribute(const Object& object, const std::string& name, const Handle& type, const void* data) {
+  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+  const std::string full = fmt::format("{} attribute {}", object.name, name);
+  const Handle attribute(checked(H5Acreate2(object.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT), full, "can't be made"), H5Aclose);
+  if (H5Awrite(attribute.id(), type.id(), data) < 0) throw Error(fmt::format("{}: can't be written", full));
+}
+
+// Reads a number of the class expected, converted by HDF5.
+template <class T>
+T number_attribute(const Object& object, const std::string& name, hid_t memory, H5T_class_t expected) {
+  const Object attribute = open_attribute(object, name);
+  const Handle type(H5Aget_type(attribute.id()), H5Tclose);
+  T value{};
+  if (H5Tget_class(type.id()) != expected || H5Aread(attribute.id(), memory, &value) < 0) {
+    throw Error(fmt::format("{}: expected {}; the file is not a trace or is damaged", attribute.name, expected == H5T_INTEGER ? "a whole number" : "a number"));
+  }
+  return value;
+}
+
+}  // namespace
+
+std::unique_lock<std::recursive_mutex> lock() {
+  static std::recursive_mutex mutex;
+  std::unique_lock held(mutex);
+  // Errors come out as exceptions; the library's own report would go to stderr.
+  static const bool quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  (void)quiet;
+  return held;
+}
+
+Object create_file(const std::filesystem::path& file) {
+  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_V110);
+  const hid_t id = H5Fcreate(file.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.id());
+  return {Handle(checked(id, file.string(), "can't be made; is the folder there and writable, and the disk not full?"), H5Fclose), file.string()};
+}
+
+Object open_file(const std::filesystem::path& file) {
+  if (!std::filesystem::is_regular_file(file)) throw Error(fmt::format("{}: no such file", file.string()));
+  const hid_t id = H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  return {Handle(checked(id, file.string(), "not an HDF5 file, or cut short; record it again"), H5Fclose), file.string()};
+}
+
+void flush(const Object& file) {
+  if (H5Fflush(file.id(), H5F_SCOPE_GLOBAL) < 0) throw Error(fmt::format("{}: can't be written; is the disk full?", file.name));
+}
+
+Object create_group(const Object& parent, const std::string& name) {
+  const std::string full = child(parent, name);
+  return {Handle(checked(H5Gcreate2(parent.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), full, "can't be made"), H5Gclose), full};
+}
+
+Object open_group(const Object& parent, const std::string& name) {
+  const std::string full = child(parent, name);
+  const hid_t id = has(parent, name) ? H5Gopen2(parent.id(), name.c_str(), H5P_DEFAULT) : -1;
+  return {Handle(checked(id, full, "no such group; the file is not a trace or is damaged"), H5Gclose), full};
+}
+
+bool has(const Object& parent, const std::string& name) { return H5Lexists(parent.id(), name.c_str(), H5P_DEFAULT) > 0; }
+
+void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path) {
+  if (H5Lcreate_external(file.c_str(), path.c_str(), parent.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT) < 0) {
+    throw Error(fmt::format("{}: can't link to {}", child(parent, name), file));
+  }
+}
+
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent, const Extent& chunk, bool deflate) {
+  const std::string full = child(parent, name);
+  const Handle space(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose);
+  const Handle create(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  if (!chunk.empty()) {
+    Extent fitting = chunk;
+    for (std::size_t i = 0; i < fitting.size(); ++i) fitting[i] = std::clamp<hsize_t>(fitting[i], 1, std::max<hsize_t>(1, extent[i]));
+    H5Pset_chunk(create.id(), static_cast<int>(fitting.size()), fitting.data());
+    if (deflate) {
+      H5Pset_shuffle(create.id());
+      H5Pset_deflate(create.id(), 1);
+    }
+  }
+  const Handle kind = type_of(type);
+  const hid_t id = H5Dcreate2(parent.id(), name.c_str(), kind.id(), space.id(), H5P_DEFAULT, create.id(), H5P_DEFAULT);
+  return {Handle(checked(id, full, "can't be made"), H5Dclose), full};
+}
+
+Object open_dataset(const Object& parent, const std::string& name) {
+  const std::string full = child(parent, name);
+  const hid_t id = has(parent, name) ? H5Dopen2(parent.id(), name.c_str(), H5P_DEFAULT) : -1;
+  return {Handle(checked(id, full, "no such dataset; the file is not a trace or is damaged"), H5Dclose), full};
+}
+
+void resize(const Object& dataset, const Extent& extent) {
+  if (H5Dset_extent(dataset.id(), extent.data()) < 0) throw Error(fmt::format("{}: can't be resized", dataset.name));
+}
+
+Extent check_dataset(const Object& dataset, Type type, std::size_t rank) {
+  const Handle found(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
+  if (H5Tequal(found.id(), type_of(type).id()) <= 0) throw Error(fmt::format("{}: expected values of type {}; the file is not a trace or is damaged", dataset.name, type_name(type)));
+  Extent extent = extent_of(dataset);
+  if (extent.size() != rank) throw Error(fmt::format("{}: has {} dimensions, expected {}; the file is not a trace or is damaged", dataset.name, extent.size(), rank));
+  return extent;
+}
+
+void expect_extent(const Object& dataset, const Extent& found, const Extent& expected) {
+  if (found != expected) {
+    throw Error(fmt::format("{}: has the shape [{}], expected [{}]; the file is not a trace or is damaged", dataset.name, fmt::join(found, ", "), fmt::join(expected, ", ")));
+  }
+}
+
+void write(const Object& dataset, Type type, const Block& block, const void* data) {
+  if (std::find(block.count.begin(), block.count.end(), 0U) != block.count.end()) return;
+  const auto [file, memory] = select(dataset, block);
+  if (H5Dwrite(dataset.id(), type_of(type).id(), memory.id(), file.id(), H5P_DEFAULT, data) < 0) {
+    throw Error(fmt::format("{}: can't be written; is the disk full?", dataset.name));
+  }
+}
+
+void read(const Object& dataset, Type type, const Block& block, void* data) {
+  if (std::find(block.count.begin(), block.count.end(), 0U) != block.count.end()) return;
+  const auto [file, memory] = select(dataset, block);
+  if (H5Dread(dataset.id(), type_of(type).id(), memory.id(), file.id(), H5P_DEFAULT, data) < 0) {
+    throw Error(fmt::format("{}: can't be read; the file is damaged or its disk is", dataset.name));
+  }
+}
+
+void write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar) {
+  const std::string full = child(parent, name);
+  std::size_t length = 1;
+  for (const std::string& text : texts) {
+    reject_zero_bytes(text, full);
+    length = std::max(length, text.size());
+  }
+  const Handle type = text_type(length);
+  const hsize_t count = texts.size();
+  const Handle space(scalar ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &count, nullptr), H5Sclose);
+  const Handle dataset(checked(H5Dcreate2(parent.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), full, "can't be made"), H5Dclose);
+  std::string padded;
+  for (const std::string& text : texts) padded += text + std::string(length - text.size(), '\0');
+  if (!texts.empty() && H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0) {
+    throw Error(fmt::format("{}: can't be written; is the disk full?", full));
+  }
+}
+
+std::vector<std::string> read_texts(const Object& parent, const std::string& name, bool scalar) {
+  const Object dataset = open_dataset(parent, name);
+  const Handle type(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
+  const std::size_t length = text_length(type, dataset.name);
+  const Extent extent = extent_of(dataset);
+  if (extent.size() != (scalar ? 0U : 1U)) throw Error(fmt::format("{}: expected {}; the file is damaged", dataset.name, scalar ? "one text" : "a list of texts"));
+  const hsize_t count = scalar ? 1 : extent[0];
+  if (count > kLongestText / length) throw Error(fmt::format("{}: {} texts of {} bytes; the file is damaged", dataset.name, count, length));
+  std::string padded(count * length, '\0');
+  if (count > 0 && H5Dread(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0) throw Error(fmt::format("{}: can't be read", dataset.name));
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < count; ++i) texts.emplace_back(std::string(padded, i * length, length).c_str());
+  return texts;
+}
+
+void write_attribute(const Object& object, const std::string& name, const std::string& text) {
+  reject_zero_bytes(text, object.name);
+  const std::string padded = text.empty() ? std::string(1, '\0') : text;
+  write_scalar_attribute(object, name, text_type(text.size()), padded.data());
+}
+
+void write_attribute(const Object& object, const std::string& name, std::int64_t value) { write_scalar_attribute(object, name, type_of(Type::i64), &value); }
+
+void write_attribute(const Object& object, const std::string& name, double value) { write_scalar_attribute(object, name, type_of(Type::f64), &value); }
+
+std::string text_attribute(const Object& object, const std::string& name) {
+  const Object attribute = open_attribute(object, name);
+  const Handle type(H5Aget_type(attribute.id()), H5Tclose);
+  std::string text(text_length(type, attribute.name), '\0');
+  if (H5Aread(attribute.id(), type.id(), text.data()) < 0) throw Error(fmt::format("{}: can't be read", attribute.name));
+  return text.c_str();
+}
+
+std::int64_t integer_attribute(const Object& object, const std::string& name) {
+  return number_attribute<std::int64_t>(object, name, H5T_NATIVE_INT64, H5T_INTEGER);
+}
+
+double real_attribute(const Object& object, const std::string& name) { return number_attribute<double>(object, name, H5T_NATIVE_DOUBLE, H5T_FLOAT); }
+
+}  // namespace depthkv::h5

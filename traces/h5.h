@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// HDF5's C API, each call that we use wrapped and checked once. Private to traces/. Every failure is an Error that names file and
+// object. The library isn't re-entrant: hold lock() around every use.
+#pragma once
+#include <hdf5.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace depthkv::h5 {
+
+// Held by every public function of traces/ while it uses HDF5.
+std::unique_lock<std::recursive_mutex> lock();
+
+// Closes what it holds. Closing can't fail usefully, so a failure is ignored; flush() first where it matters.
+class Handle {
+ public:
+  using Close = herr_t (*)(hid_t);
+  Handle() = default;
+  Handle(hid_t id, Close close) : id_(id), close_(close) {}
+  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+  Handle& operator=(Handle&& other) noexcept {
+    std::swap(id_, other.id_);
+    std::swap(close_, other.close_);
+    return *this;
+  }
+  ~Handle() {
+    if (id_ >= 0) close_(id_);
+  }
+  hid_t id() const { return id_; }
+
+ private:
+  hid_t id_ = -1;
+  Close close_ = nullptr;
+};
+
+// A file, group or dataset and what to call it in messages ("needle.h5: layers/3/keys").
+struct Object {
+  Handle handle;
+  std::string name;
+
+  hid_t id() const { return handle.id(); }
+};
+
+using Extent = std::vector<hsize_t>;
+
+enum class Type { i32, i64, f16, f32, f64 };
+
+Object create_file(const std::filesystem::path& file);
+Object open_file(const std::filesystem::path& file);  // read-only
+void flush(const Object& file);
+
+Object create_group(const Object& parent, const std::string& name);
+Object open_group(const Object& parent, const std::string& name);
+bool has(const Object& parent, const std::string& name);
+void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path);
+
+// Chunked when `chunk` isn't empty; it can then be resized up to `extent`.
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent, const Extent& chunk = {},
+                      bool deflate = false);
+Object open_dataset(const Object& parent, const std::string& name);
+void resize(const Object& dataset, const Extent& extent);
+// Throws unless the dataset has this type and, where given, this extent.
+Extent check_dataset(const Object& dataset, Type type, std::size_t rank);
+void expect_extent(const Object& dataset, const Extent& found, const Extent& expected);
+
+// A block of a dataset, as its own type in memory: std::uint16_t for f16.
+struct Block {
+  Extent start;
+  Extent count;
+};
+void write(const Object& dataset, Type type, const Block& block, const void* data);
+void read(const Object& dataset, Type type, const Block& block, void* data);
+
+// UTF-8 of a fixed length, padded with zero bytes.
+void write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar);
+std::vector<std::string> read_texts(const Object& parent, const std::string& name, bool scalar);
+
+void write_attribute(const Object& object, const std::string& name, const std::string& text);
+void write_attribute(const Object& object, const std::string& name, std::int64_t value);
+void write_attribute(const Object& object, const std::string& name, double value);
+std::string text_attribute(const Object& object, const std::string& name);
+std::int64_t integer_attribute(const Object& object, const std::string& name);
+double real_attribute(const Object& object, const std::string& name);
+
+}  // namespace depthkv::h5

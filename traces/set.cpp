@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "depthkv/error.h"
+#include "depthkv/trace.h"
+#include "traces/layout.h"
+
+namespace depthkv {
+namespace {
+
+bool is_sample(const std::filesystem::path& file) {
+  const std::string name = file.filename().string();
+  return name.ends_with(".h5") && name != layout::kIndexFile && name.front() != '.' && std::filesystem::is_regular_file(file);
+}
+
+std::vector<std::filesystem::path> sample_files(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    if (is_sample(entry.path())) files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+}  // namespace
+
+std::string trace_library_version() {
+  const auto held = h5::lock();
+  unsigned major = 0;
+  unsigned minor = 0;
+  unsigned release = 0;
+  H5get_libversion(&major, &minor, &release);
+  const bool deflate = H5Zfilter_avail(H5Z_FILTER_DEFLATE) > 0;
+  return fmt::format("{}.{}.{}, codecs none{}", major, minor, release, deflate ? ", deflate" : "");
+}
+
+TraceSet open_trace_set(const std::filesystem::path& directory) {
+  if (is_sample(directory)) return {directory.parent_path(), {directory}};
+  if (!std::filesystem::is_directory(directory)) throw InputError(fmt::format("{}: no such folder; record one with `depthkv trace --out`", directory.string()));
+  TraceSet set{directory, sample_files(directory)};
+  if (set.files.empty()) throw InputError(fmt::format("{}: holds no finished sample; record some with `depthkv trace --out`", directory.string()));
+  return set;
+}
+
+std::string trace_file_name(std::string_view sample_id) {
+  std::string name;
+  for (const char c : sample_id) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || (c == '.' && !name.empty());
+    name += plain ? c : '_';
+  }
+  return (name.empty() || name == "index" ? "_" + name : name) + ".h5";
+}
+
+void write_trace_index(const std::filesystem::path& directory) {
+  const std::vector<std::filesystem::path> files = sample_files(directory);
+  const std::filesystem::path aside = directory / fmt::format(".{}.partial-{}", layout::kIndexFile, getpid());
+  {
+    const auto held = h5::lock();
+    std::filesystem::remove(aside);
+    const h5::Object file = h5::create_file(aside);
+    h5::write_attribute(file, "format", std::string(layout::kIndexFormat));
+    h5::write_attribute(file, "version", layout::kVersion);
+    h5::write_attribute(file, "count", static_cast<std::int64_t>(files.size()));
+    const h5::Object group = h5::create_group(file, "samples");
+    for (const auto& sample : files) h5::link_external(group, sample.stem().string(), sample.filename().string(), "/");
+    h5::flush(file);
+  }
+  std::filesystem::rename(aside, directory / layout::kIndexFile);
+}
+
+}  // namespace depthkv

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "depthkv/error.h"
+#include "depthkv/trace.h"
+#include "traces/half.h"
+#include "traces/layout.h"
+
+namespace depthkv {
+namespace {
+
+constexpr std::size_t kStreams = 4;  // channels that arrive row by row: keys, values, queries, attention
+
+std::size_t stream_index(Channel channel) {
+  switch (channel) {
+    case Channel::keys: return 0;
+    case Channel::values: return 1;
+    case Channel::queries: return 2;
+    default: return 3;
+  }
+}
+
+void write_card(const h5::Object& file, const ModelCard& card) {
+  const h5::Object group = h5::create_group(file, "model");
+  h5::write_attribute(group, "name", card.name);
+  h5::write_attribute(group, "architecture", card.architecture);
+  h5::write_attribute(group, "fingerprint", card.fingerprint);
+  h5::write_attribute(group, "engine", card.engine);
+  h5::write_attribute(group, "device", card.device);
+  h5::write_attribute(group, "context_length", card.context_length);
+  h5::write_attribute(group, "vocabulary", card.vocabulary);
+  h5::write_attribute(group, "embedding", card.embedding);
+  h5::write_attribute(group, "rotary_layout", card.rotary_layout);
+  h5::write_attribute(group, "rotary_base", card.rotary_base);
+  h5::write_attribute(group, "attention_scale", card.attention_scale);
+  h5::write_attribute(group, "logit_softcap", card.logit_softcap);
+  std::vector<std::int32_t> geometry;
+  for (const LayerShape& layer : card.layers) geometry.insert(geometry.end(), {layer.query_heads, layer.kv_heads, layer.head_dim});
+  const h5::Extent extent{card.layers.size(), 3};
+  h5::write(h5::create_dataset(group, "layers", h5::Type::i32, extent), h5::Type::i32, {{0, 0}, extent}, geometry.data());
+}
+
+template <class T>
+void write_list(const h5::Object& parent, const std::string& name, h5::Type type, const std::vector<T>& values, const h5::Extent& extent) {
+  h5::write(h5::create_dataset(parent, name, type, extent), type, {h5::Extent(extent.size(), 0), extent}, values.data());
+}
+
+void write_sample(const h5::Object& file, const Sample& sample) {
+  const h5::Object group = h5::create_group(file, "sample");
+  h5::write_text(group, "id", {sample.id}, true);
+  h5::write_text(group, "task", {sample.task}, true);
+  h5::write_text(group, "metric", {sample.metric}, true);
+  h5::write_text(group, "source", {sample.source}, true);
+  h5::write_text(group, "license", {sample.license}, true);
+  h5::write_text(group, "prompt_text", {sample.prompt_text}, true);
+  h5::write_text(group, "answer_text", {sample.answer_text}, true);
+  h5::write_text(group, "answer_source", {sample.answer_source}, true);
+  h5::write_text(group, "answers", sample.answers, false);
+  h5::write_attribute(group, "context_begin", sample.segments.context.begin);
+  h5::write_attribute(group, "context_end", sample.segments.context.end);
+  h5::write_attribute(group, "prompt_end", sample.segments.prompt_end);
+  write_list(group, "tokens", h5::Type::i32, sample.tokens, {sample.tokens.size()});
+  write_list(group, "text_offsets", h5::Type::i32, sample.text_offsets, {sample.text_offsets.size()});
+  std::vector<std::int64_t> evidence;
+  for (const Span& span : sample.evidence) evidence.insert(evidence.end(), {span.begin, span.end});
+  write_list(group, "evidence", h5::Type::i64, evidence, {sample.evidence.size(), 2});
+}
+
+void sync(const std::filesystem::path& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY);
+  const bool synced = descriptor >= 0 && fsync(descriptor) == 0;
+  if (descriptor >= 0) close(descriptor);
+  if (!synced) throw Error(fmt::format("{}: can't be flushed to disk; is the disk full?", path.string()));
+}
+
+}  // namespace
+
+std::string_view to_string(Cut cut) { return cut == Cut::context ? "context" : "prompt"; }
+
+std::string_view to_string(Channel channel) {
+  constexpr std::array<std::string_view, 5> kNames{"keys", "values", "queries", "column_sums", "attention"};
+  return kNames[static_cast<std::size_t>(channel)];
+}
+
+std::vector<std::int32_t> recorded_query_rows(const Segments& segments, std::int64_t tokens, bool all) {
+  std::vector<std::int32_t> rows;
+  for (std::int64_t row = 0; row < tokens; ++row) {
+    if (all || row >= segments.context.end - kRecordedWindow) rows.push_back(static_cast<std::int32_t>(row));
+  }
+  return rows;
+}
+
+struct TraceWriter::Impl {
+  struct Layer {
+    h5::Object group;
+    std::array<h5::Object, kStreams> streams;
+    std::array<std::int64_t, kStreams> next{};  // row that has to come next
+    std::array<bool, 2> has_sums{};
+    h5::Object column_sums;
+  };
+
+  std::filesystem::path target;
+  std::filesystem::path aside;
+  ModelCard model;
+  Segments segments;
+  std::int64_t capacity;
+  RecordOptions options;
+  std::vector<std::int32_t> query_rows;  // of `capacity` tokens
+  h5::Object file;
+  std::vector<Layer> layers;
+  std::vector<std::uint16_t> half;   // reused
+  std::vector<float> picked;         // reused
+  bool published = false;
+
+  Impl(const std::filesystem::path& name, const ModelCard& card, const Segments& bounds, std::int64_t most, const RecordOptions& record)
+      : target(name), model(card), segments(bounds), capacity(most), options(record),
+        query_rows(recorded_query_rows(bounds, most, record.all_queries)) {
+    aside = target.parent_path() / fmt::format(".{}.partial-{}", target.filename().string(), getpid());
+    const auto held = h5::lock();
+    std::filesystem::remove(aside);
+    file = h5::create_file(aside);
+    try {
+      create_layout();
+    } catch (...) {
+      discard();
+      throw;
+    }
+  }
+
+  ~Impl() {
+    if (!published) discard();
+  }
+
+  void discard() {
+    const auto held = h5::lock();
+    layers.clear();
+    file = {};
+    std::error_code ignored;
+    std::filesystem::remove(aside, ignored);
+  }
+
+  void create_layout() {
+    h5::write_attribute(file, "format", std::string(layout::kFormat));
+    h5::write_attribute(file, "version", layout::kVersion);
+    write_card(file, model);
+    h5::create_group(file, "layers");
+    for (std::size_t l = 0; l < model.layers.size(); ++l) {
+      Layer layer;
+      layer.group = h5::create_group(file, layout::layer_group(static_cast<int>(l)));
+      for (const Channel channel : {Channel::keys, Channel::values, Channel::queries}) create_stream(layer, l, channel);
+      if (options.attention.size() > l && options.attention[l]) create_stream(layer, l, Channel::attention);
+      layers.push_back(std::move(layer));
+    }
+  }
+
+  std::int64_t row_count(Channel channel, std::int64_t tokens) const {
+    if (channel != Channel::queries) return tokens;
+    return std::lower_bound(query_rows.begin(), query_rows.end(), tokens) - query_rows.begin();
+  }
+
+  void create_stream(Layer& layer, std::size_t index, Channel channel) {
+    const h5::Extent extent = layout::extent(channel, model.layers[index], row_count(channel, capacity), segments);
+    h5::Extent chunk = extent;
+    if (channel == Channel::attention) {
+      chunk = {1, layout::kTile, layout::kTile};
+    } else {
+      chunk[0] = layout::kRowsPerChunk;
+    }
+    layer.streams[stream_index(channel)] = h5::create_dataset(layer.group, std::string(to_string(channel)), h5::Type::f16, extent, chunk,
+                                                              options.codec == Codec::deflate);
+  }
+
+  Layer& expect_rows(int layer, Channel channel, std::int64_t first, std::int64_t rows) {
+    Layer& it = layers.at(static_cast<std::size_t>(layer));
+    std::int64_t& next = it.next[stream_index(channel)];
+    if (first != next || rows < 1 || first + rows > capacity) {
+      throw Error(fmt::format("{}: rows {} to {} of layer {} {} arrived, expected row {} next and at most {} rows", target.string(), first,
+                              first + rows, layer, to_string(channel), next, capacity));
+    }
+    next += rows;
+    return it;
+  }
+
+  void write_rows(int layer, Channel channel, std::int64_t first, std::span<const float> rows) {
+    const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
+    const std::int64_t heads = channel == Channel::queries ? shape.query_heads : shape.kv_heads;
+    const std::int64_t width = heads * shape.head_dim;
+    const std::int64_t count = static_cast<std::int64_t>(rows.size()) / width;
+    Layer& it = expect_rows(layer, channel, first, count);
+    std::int64_t start = first;
+    if (channel == Channel::queries) {
+      // The rows wanted are copied together; they lie at consecutive places of the dataset.
+      const auto begin = std::lower_bound(query_rows.begin(), query_rows.end(), first);
+      const auto end = std::lower_bound(begin, query_rows.end(), first + count);
+      picked.clear();
+      for (auto row = begin; row != end; ++row) {
+        const auto from = rows.begin() + (*row - first) * width;
+        picked.insert(picked.end(), from, from + width);
+      }
+      rows = picked;
+      start = begin - query_rows.begin();
+    }
+    half.resize(rows.size());
+    to_half(rows, half);
+    const auto held = h5::lock();
+    h5::write(it.streams[stream_index(channel)], h5::Type::f16,
+              {{static_cast<hsize_t>(start), 0, 0}, {rows.size() / static_cast<std::size_t>(width), static_cast<hsize_t>(heads), static_cast<hsize_t>(shape.head_dim)}},
+              half.data());
+  }
+
+  // One head's rows of one band of tiles, up to the diagonal tile's end; zeros above the diagonal.
+  void write_band(const Layer& layer, std::int64_t head, std::int64_t first, std::int64_t count, const float* rows, std::int64_t width) {
+    const std::int64_t columns = first + count;
+    picked.assign(static_cast<std::size_t>(count * columns), 0.0F);
+    for (std::int64_t r = 0; r < count; ++r) std::copy_n(rows + r * width, first + r + 1, picked.begin() + r * columns);
+    half.resize(picked.size());
+    to_half(picked, half);
+    h5::write(layer.streams[stream_index(Channel::attention)], h5::Type::f16,
+              {{static_cast<hsize_t>(head), static_cast<hsize_t>(first), 0}, {1, static_cast<hsize_t>(count), static_cast<hsize_t>(columns)}}, half.data());
+  }
+
+  void write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width) {
+    const std::int64_t heads = model.layers.at(static_cast<std::size_t>(layer)).query_heads;
+    const std::int64_t count = static_cast<std::int64_t>(rows.size()) / (heads * width);
+    if (width < first + count) throw Error(fmt::format("{}: attention rows of layer {} are {} wide, expected at least {}", target.string(), layer, width, first + count));
+    const Layer& it = expect_rows(layer, Channel::attention, first, count);
+    const auto tile = static_cast<std::int64_t>(layout::kTile);
+    const auto held = h5::lock();
+    for (std::int64_t head = 0; head < heads; ++head) {
+      for (std::int64_t row = first; row < first + count;) {
+        const std::int64_t band = std::min(first + count, (row / tile + 1) * tile) - row;
+        write_band(it, head, row, band, rows.data() + (head * count + row - first) * width, width);
+        row += band;
+      }
+    }
+  }
+
+  void write_column_sums(int layer, Cut cut, std::span<const float> sums) {
+    const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
+    const auto columns = static_cast<hsize_t>(segments.at(cut));
+    const auto heads = static_cast<hsize_t>(shape.query_heads);
+    if (sums.size() != heads * columns) throw Error(fmt::format("{}: {} column sums of layer {}, expected {} x {}", target.string(), sums.size(), layer, heads, columns));
+    Layer& it = layers.at(static_cast<std::size_t>(layer));
+    const auto held = h5::lock();
+    if (it.column_sums.id() < 0) {
+      it.column_sums = h5::create_dataset(it.group, "column_sums", h5::Type::f32, layout::extent(Channel::column_sums, shape, 0, segments));
+    }
+    const auto index = static_cast<hsize_t>(cut);
+    h5::write(it.column_sums, h5::Type::f32, {{index, 0, 0}, {1, heads, columns}}, sums.data());
+    it.has_sums[index] = true;
+  }
+
+  void check_complete(const Sample& sample) const {
+    const std::int64_t tokens = sample.size();
+    if (tokens > capacity || tokens < segments.prompt_end) throw Error(fmt::format("{}: {} tokens, expected {} to {}", target.string(), tokens, segments.prompt_end, capacity));
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::attention}) {
+        const std::size_t index = stream_index(channel);
+        if (layers[l].streams[index].id() < 0 || layers[l].next[index] == tokens) continue;
+        throw Error(fmt::format("{}: layer {} {} has {} rows, the sample {} tokens", target.string(), l, to_string(channel), layers[l].next[index], tokens));
+      }
+      if (layers[l].has_sums[0] != layers[l].has_sums[1]) throw Error(fmt::format("{}: layer {} has column sums at one cut only", target.string(), l));
+    }
+  }
+
+  void finish(const Sample& sample) {
+    check_complete(sample);
+    const auto held = h5::lock();
+    write_sample(file, sample);
+    query_rows = recorded_query_rows(segments, sample.size(), options.all_queries);
+    write_list(file, "query_rows", h5::Type::i32, query_rows, {query_rows.size()});
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::attention}) {
+        const h5::Object& stream = layers[l].streams[stream_index(channel)];
+        if (stream.id() >= 0) h5::resize(stream, layout::extent(channel, model.layers[l], row_count(channel, sample.size()), segments));
+      }
+    }
+    layers.clear();
+    h5::flush(file);
+    file = {};
+    sync(aside);
+    std::filesystem::rename(aside, target);
+    published = true;
+    sync(target.parent_path().empty() ? "." : target.parent_path());
+  }
+};
+
+TraceWriter::TraceWriter(const std::filesystem::path& file, const ModelCard& model, const Segments& segments, std::int64_t capacity,
+                         const RecordOptions& options)
+    : impl_(std::make_unique<Impl>(file, model, segments, capacity, options)) {}
+TraceWriter::TraceWriter(TraceWriter&&) noexcept = default;
+TraceWriter::~TraceWriter() = default;
+
+void TraceWriter::write_keys(int layer, std::int64_t first, std::span<const float> rows) { impl_->write_rows(layer, Channel::keys, first, rows); }
+void TraceWriter::write_values(int layer, std::int64_t first, std::span<const float> rows) { impl_->write_rows(layer, Channel::values, first, rows); }
+void TraceWriter::write_queries(int layer, std::int64_t first, std::span<const float> rows) { impl_->write_rows(layer, Channel::queries, first, rows); }
+void TraceWriter::write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width) {
+  impl_->write_attention(layer, first, rows, width);
+}
+void TraceWriter::write_column_sums(int layer, Cut cut, std::span<const float> sums) { impl_->write_column_sums(layer, cut, sums); }
+void TraceWriter::finish(const Sample& sample) { impl_->finish(sample); }
+
+}  // namespace depthkv
