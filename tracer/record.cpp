@@ -32,7 +32,7 @@ struct Job {
   std::int64_t capacity() const { return static_cast<std::int64_t>(prompt.tokens.size()) + (answer.empty() ? max_new : static_cast<std::int64_t>(answer.size())); }
 };
 
-Job make_job(const Model& model, const TracePlan& plan, TaskSample sample) {
+Job make_job(const Model& model, const TracePlan& plan, const TaskSample& sample) {
   Job job;
   job.prompt = make_prompt(model, sample);
   job.max_new = sample.max_new_tokens == 0 ? plan.max_new : std::min(plan.max_new, sample.max_new_tokens);
@@ -40,7 +40,7 @@ Job make_job(const Model& model, const TracePlan& plan, TaskSample sample) {
     job.answer = model.tokenize(sample.answers[0], false, false);
     if (static_cast<std::int64_t>(job.answer.size()) > plan.max_new) job.answer.resize(static_cast<std::size_t>(plan.max_new));
   }
-  job.sample = std::move(sample);
+  job.sample = sample;
   const std::int64_t limit = model.card().context_length;
   if (job.capacity() > limit) {
     throw InputError(fmt::format("{}: {} prompt tokens and up to {} of answer, the model's context holds {}; shorten the sample or lower max_new",
@@ -154,8 +154,8 @@ std::vector<bool> parse_layers(const std::string& text, int layers) {
 
 TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out, const Progress& progress) {
   parse_layers(plan.attention, static_cast<int>(model.card().layers.size()));  // wrong now, not after an hour
-  std::vector<Job> jobs;
-  for (TaskSample& sample : read_all(plan)) jobs.push_back(make_job(model, plan, std::move(sample)));
+  const std::vector<TaskSample> samples = read_all(plan);
+  for (const TaskSample& sample : samples) make_job(model, plan, sample);  // so is a prompt that is too long
   std::error_code error;
   std::filesystem::create_directories(out, error);
   if (error) throw InputError(fmt::format("{}: can't be made ({}); give another folder", out.string(), error.message()));
@@ -163,15 +163,15 @@ TraceSummary record_traces(Model& model, const TracePlan& plan, const std::files
 
   TraceSummary summary;
   const auto started = std::chrono::steady_clock::now();
-  const auto total = static_cast<std::int64_t>(jobs.size());
-  for (const Job& job : jobs) {
-    progress("trace", summary.recorded + summary.resumed, total, job.sample.id);
-    const std::filesystem::path file = out / trace_file_name(job.sample.id);
-    if (is_finished(file, job.sample.id)) {
+  const auto total = static_cast<std::int64_t>(samples.size());
+  for (const TaskSample& sample : samples) {
+    progress("trace", summary.recorded + summary.resumed, total, sample.id);
+    const std::filesystem::path file = out / trace_file_name(sample.id);
+    if (is_finished(file, sample.id)) {
       ++summary.resumed;
       continue;
     }
-    summary.tokens += record_one(model, plan, job, file);
+    summary.tokens += record_one(model, plan, make_job(model, plan, sample), file);
     ++summary.recorded;
     write_trace_index(out);
   }

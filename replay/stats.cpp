@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "depthkv/stats.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace depthkv {
+namespace {
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+// SplitMix64 (Steele, Lea, Flood 2014).
+std::uint64_t next_random(std::uint64_t& state) {
+  std::uint64_t x = state += 0x9e3779b97f4a7c15ULL;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
+// Rank of each value, ties sharing the middle of theirs; from 1.
+std::vector<double> mid_ranks(std::span<const double> x) {
+  std::vector<std::size_t> order(x.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return x[a] < x[b]; });
+  std::vector<double> ranks(x.size());
+  for (std::size_t begin = 0; begin < order.size();) {
+    std::size_t end = begin + 1;
+    while (end < order.size() && x[order[end]] == x[order[begin]]) ++end;
+    for (std::size_t i = begin; i < end; ++i) ranks[order[i]] = static_cast<double>(begin + end + 1) / 2;
+    begin = end;
+  }
+  return ranks;
+}
+
+double pearson(std::span<const double> x, std::span<const double> y) {
+  const double mean_x = mean(x);
+  const double mean_y = mean(y);
+  double xy = 0;
+  double xx = 0;
+  double yy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xy += (x[i] - mean_x) * (y[i] - mean_y);
+    xx += (x[i] - mean_x) * (x[i] - mean_x);
+    yy += (y[i] - mean_y) * (y[i] - mean_y);
+  }
+  return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : kNone;
+}
+
+}  // namespace
+
+double mean(std::span<const double> x) {
+  return x.empty() ? kNone : std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
+}
+
+double kendall_tau_b(std::span<const double> x, std::span<const double> y) {
+  std::int64_t balance = 0;  // concordant pairs less discordant ones
+  std::int64_t untied_x = 0;
+  std::int64_t untied_y = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    for (std::size_t j = i + 1; j < x.size(); ++j) {
+      const int dx = (x[i] > x[j]) - (x[i] < x[j]);
+      const int dy = (y[i] > y[j]) - (y[i] < y[j]);
+      balance += dx * dy;
+      untied_x += dx != 0;
+      untied_y += dy != 0;
+    }
+  }
+  if (untied_x == 0 || untied_y == 0) return kNone;
+  return static_cast<double>(balance) / std::sqrt(static_cast<double>(untied_x) * static_cast<double>(untied_y));
+}
+
+double spearman_rho(std::span<const double> x, std::span<const double> y) {
+  if (x.size() < 2) return kNone;
+  return pearson(mid_ranks(x), mid_ranks(y));
+}
+
+std::vector<std::size_t> resample(std::size_t count, std::uint64_t& state) {
+  std::vector<std::size_t> drawn(count);
+  // The high half of a product with the range (Lemire 2019): unbiased to 2^-32 for any realistic count.
+  for (std::size_t& index : drawn) index = static_cast<std::size_t>(((next_random(state) >> 32) * count) >> 32);
+  return drawn;
+}
+
+double quantile(std::vector<double> x, double q) {
+  std::erase_if(x, [](double value) { return !std::isfinite(value); });
+  if (x.empty()) return kNone;
+  std::sort(x.begin(), x.end());
+  const double at = q * static_cast<double>(x.size() - 1);
+  const auto below = static_cast<std::size_t>(at);
+  const std::size_t above = std::min(below + 1, x.size() - 1);
+  return x[below] + (at - static_cast<double>(below)) * (x[above] - x[below]);
+}
+
+Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples) {
+  if (x.empty()) return {kNone, kNone};
+  std::vector<double> means;
+  std::uint64_t state = seed;
+  for (int i = 0; i < resamples; ++i) {
+    double sum = 0;
+    for (const std::size_t index : resample(x.size(), state)) sum += x[index];
+    means.push_back(sum / static_cast<double>(x.size()));
+  }
+  return {quantile(means, 0.025), quantile(means, 0.975)};
+}
+
+}  // namespace depthkv
