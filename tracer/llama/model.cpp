@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tracer/llama/model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "depthkv/error.h"
+#include "tracer/llama/capture.h"
+#include "tracer/llama/card.h"
+#include "tracer/llama/text.h"
+
+namespace depthkv {
+namespace {
+
+LlamaModelHandle load(const LlamaOptions& options) {
+  if (options.batch < 1) throw InputError(fmt::format("the batch is {}, expected at least 1 token", options.batch));
+  check_gguf(options.model);
+  start_engine();
+  llama_model_params params = llama_model_default_params();
+  params.n_gpu_layers = options.gpu_layers;
+  engine_complaint();
+  LlamaModelHandle model(llama_model_load_from_file(options.model.c_str(), params));
+  if (!model)
+    throw InputError(fmt::format("{}: the engine cannot load this model, the file may be cut short or of an unknown architecture{}",
+                                 options.model.string(), engine_complaint()));
+  check_supported(model.get(), options.model);
+  return model;
+}
+
+bool offloads(const LlamaOptions& options) { return options.gpu_layers != 0 && llama_supports_gpu_offload(); }
+
+// One pass over prompt and answer on sequence 0, with or without a look at the layers.
+class Recording {
+ public:
+  Recording(llama_model* model, const ModelCard& card, const SessionOptions& options, std::vector<bool> attention,
+            const LayerSink& sink)
+      : vocab_(llama_model_get_vocab(model)), capture_(card, sink, {true, std::move(attention)}), session_(model, options) {}
+
+  // Computes tokens from position first on; every row goes to the sink. Returns the greedy next token.
+  Token run(std::span<const Token> tokens, std::int64_t first) {
+    session_.watch({&cells_, &capture_});
+    Token next = 0;
+    for (std::size_t begin = 0; begin < tokens.size(); begin += static_cast<std::size_t>(session_.batch())) {
+      const auto chunk = tokens.subspan(begin, std::min(tokens.size() - begin, static_cast<std::size_t>(session_.batch())));
+      const std::int64_t position = first + static_cast<std::int64_t>(begin);
+      const auto rows = static_cast<std::int64_t>(chunk.size());
+      cells_.expect(position, rows);
+      capture_.expect(position, rows, position + rows);
+      next = step(chunk, position);
+    }
+    return next;
+  }
+
+  // Greedy continuation, unwatched and forgotten afterwards: its rows are recorded when the answer is fed as a batch.
+  std::vector<Token> generate(Token next, std::int64_t first, std::int64_t max_new) {
+    session_.watch({});
+    std::vector<Token> answer;
+    while (static_cast<std::int64_t>(answer.size()) < max_new) {
+      answer.push_back(next);
+      if (llama_vocab_is_eog(vocab_, next) || static_cast<std::int64_t>(answer.size()) == max_new) break;
+      next = step({&answer.back(), 1}, first + static_cast<std::int64_t>(answer.size()) - 1);
+    }
+    session_.rewind(0, first);
+    return answer;
+  }
+
+ private:
+  Token step(std::span<const Token> tokens, std::int64_t first) {
+    std::vector<BatchRow> rows;
+    for (const Token token : tokens) rows.push_back({.token = token, .position = first + static_cast<std::int64_t>(rows.size())});
+    rows.back().logits = true;
+    session_.decode(rows);
+    return greedy(session_.logits(rows.size() - 1));
+  }
+
+  const llama_vocab* vocab_;
+  CellCheck cells_;
+  Capture capture_;
+  Session session_;
+};
+
+}  // namespace
+
+LlamaModel::LlamaModel(const LlamaOptions& options)
+    : options_(options), model_(load(options)), card_(make_card(model_.get(), options.model, options.threads, offloads(options))) {}
+
+std::vector<Token> LlamaModel::tokenize(std::string_view text, bool with_bos, bool parse_special) const {
+  return tokenize_text(llama_model_get_vocab(model_.get()), text, with_bos, parse_special);
+}
+
+std::string LlamaModel::detokenize(std::span<const Token> tokens) const {
+  return text_of(llama_model_get_vocab(model_.get()), tokens);
+}
+
+std::string LlamaModel::chat(std::string_view user_message) const { return chat_prompt(model_.get(), user_message); }
+
+std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerSink& sink) {
+  const auto prompt = static_cast<std::int64_t>(request.prompt.size());
+  const std::int64_t more = request.answer.empty() ? std::max<std::int64_t>(request.max_new, 0)
+                                                   : static_cast<std::int64_t>(request.answer.size());
+  if (prompt == 0) throw InputError("the prompt has no tokens; give at least one");
+  if (prompt + more > card_.context_length)
+    throw InputError(fmt::format("a prompt of {} tokens and an answer of up to {} do not fit the context of {}, {} tokens; shorten them",
+                                 prompt, more, card_.name, card_.context_length));
+  if (!request.attention.empty() && request.attention.size() != card_.layers.size())
+    throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), card_.name, card_.layers.size()));
+
+  const SessionOptions session{.cells = prompt + more,
+                               .batch = std::min<std::int64_t>(options_.batch, std::max(prompt, more)),
+                               .threads = options_.threads,
+                               .offload = offloads(options_)};
+  Recording recording(model_.get(), card_, session, request.attention, sink);
+  const Token next = recording.run(request.prompt, 0);
+  std::vector<Token> answer(request.answer.begin(), request.answer.end());
+  if (answer.empty()) answer = recording.generate(next, prompt, more);
+  recording.run(answer, prompt);
+  return answer;
+}
+
+std::unique_ptr<Branches> LlamaModel::branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
+                                             std::int64_t capacity) {
+  return branch_observed(prefix, masks, capacity, {});
+}
+
+std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token> prefix, std::span<const KeepMask> masks,
+                                                           std::int64_t capacity, LayerSink observer) {
+  LlamaBranches::Options options{options_.threads, options_.batch, offloads(options_), std::move(observer)};
+  return std::make_unique<LlamaBranches>(model_.get(), card_, prefix, masks, capacity, std::move(options));
+}
+
+std::unique_ptr<Model> open_llama_model(const LlamaOptions& options) { return std::make_unique<LlamaModel>(options); }
+
+std::string llama_engine_version() { return fmt::format("llama.cpp {}", llama_version()); }
+
+}  // namespace depthkv

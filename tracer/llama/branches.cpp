@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tracer/llama/branches.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "depthkv/error.h"
+#include "tracer/llama/text.h"
+
+namespace depthkv {
+namespace {
+
+constexpr std::int64_t kLogitBytes = std::int64_t{64} << 20;  // the engine's logits of one batch stay below this
+
+int sequence_of(std::size_t branch) { return static_cast<int>(branch) + 1; }
+
+std::int64_t rows_per_batch(const ModelCard& card, std::size_t branches, int batch) {
+  const auto count = static_cast<std::int64_t>(branches);
+  const std::int64_t fitting = kLogitBytes / (std::max<std::int64_t>(card.vocabulary, 1) * 4);
+  const std::int64_t steps = std::max<std::int64_t>(1, std::min<std::int64_t>(batch, fitting) / count);
+  return steps * count;
+}
+
+SessionOptions session_options(const ModelCard& card, std::int64_t prefix, std::size_t branches, std::int64_t capacity,
+                               const LlamaBranches::Options& options) {
+  if (branches == 0) throw Error("no mask was given to branch from; an empty mask prunes nothing");
+  if (prefix == 0) throw InputError("the prefix of the branches is empty; prune after at least one token");
+  if (capacity < 0 || prefix + capacity > card.context_length)
+    throw InputError(fmt::format("a prefix of {} tokens and {} more do not fit the context of {}, {} tokens; shorten the prompt",
+                                 prefix, capacity, card.name, card.context_length));
+  const std::int64_t rows = rows_per_batch(card, branches, options.batch);
+  return {.cells = prefix + static_cast<std::int64_t>(branches) * std::max<std::int64_t>(capacity, 1),
+          .batch = std::max<std::int64_t>(std::min<std::int64_t>(options.batch, std::max(prefix, rows)), rows),
+          .outputs = rows,
+          .sequences = static_cast<int>(branches) + 1,
+          .threads = options.threads,
+          .offload = options.offload};
+}
+
+}  // namespace
+
+// Puts every branch back at the prefix, whatever happened.
+class LlamaBranches::Rewind {
+ public:
+  explicit Rewind(LlamaBranches& self) : self_(self) {}
+  Rewind(const Rewind&) = delete;
+  Rewind& operator=(const Rewind&) = delete;
+  ~Rewind() {
+    for (std::size_t b = 0; b < self_.branches_; ++b) try {
+        self_.session_.rewind(sequence_of(b), self_.prefix_);
+      } catch (const Error&) {  // the next decode fails on its positions, with a message of its own
+      }
+  }
+
+ private:
+  LlamaBranches& self_;
+};
+
+LlamaBranches::LlamaBranches(llama_model* model, const ModelCard& card, std::span<const Token> prefix,
+                             std::span<const KeepMask> masks, std::int64_t capacity, Options options)
+    : vocab_(llama_model_get_vocab(model)),
+      card_(card),
+      options_(std::move(options)),
+      branches_(masks.size()),
+      prefix_(static_cast<std::int64_t>(prefix.size())),
+      capacity_(capacity),
+      mask_(card_, masks, prefix_),
+      session_(model, session_options(card_, prefix_, branches_, capacity, options_)) {
+  prefill(prefix);
+  for (std::size_t b = 0; b < branches_; ++b) session_.copy_sequence(0, sequence_of(b));
+  std::vector<Watcher*> watchers{&mask_};
+  if (options_.observer) {
+    observer_.emplace(card_, options_.observer, Capture::Wanted{false, std::vector<bool>(card_.layers.size(), true)});
+    watchers.push_back(&*observer_);
+  }
+  session_.watch(watchers);
+}
+
+void LlamaBranches::prefill(std::span<const Token> prefix) {
+  CellCheck cells;
+  session_.watch({&cells});
+  for (std::int64_t first = 0; first < prefix_; first += session_.batch()) {
+    std::vector<BatchRow> rows;
+    for (std::int64_t p = first; p < std::min(prefix_, first + session_.batch()); ++p)
+      rows.push_back({.token = prefix[static_cast<std::size_t>(p)], .position = p});
+    rows.back().logits = true;
+    cells.expect(first, static_cast<std::int64_t>(rows.size()));
+    session_.decode(rows);
+    const auto logits = session_.logits(rows.size() - 1);
+    prefix_logits_.assign(logits.begin(), logits.end());
+  }
+}
+
+void LlamaBranches::check_room(std::size_t tokens) const {
+  if (static_cast<std::int64_t>(tokens) > capacity_)
+    throw Error(fmt::format("{} tokens were given to branches made for {}", tokens, capacity_));
+}
+
+void LlamaBranches::decode(std::span<const BatchRow> rows) {
+  std::vector<std::size_t> branch_of_row;
+  for (const BatchRow& row : rows) branch_of_row.push_back(static_cast<std::size_t>(row.sequence) - 1);
+  mask_.expect(std::move(branch_of_row));
+  // The engine's cache is never narrower than what the prefix fills.
+  if (observer_) observer_->expect(rows.front().position, static_cast<std::int64_t>(rows.size()), prefix_);
+  session_.decode(rows);
+}
+
+void LlamaBranches::feed(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) {
+  const std::size_t steps = static_cast<std::size_t>(rows_per_batch(card_, branches_, options_.batch)) / branches_;
+  std::vector<std::span<const float>> logits(branches_);
+  for (std::size_t begin = 0; begin < tokens.size(); begin += steps) {
+    const std::size_t end = std::min(tokens.size(), begin + steps);
+    std::vector<BatchRow> rows;
+    for (std::size_t step = begin; step < end; ++step)
+      for (std::size_t b = 0; b < branches_; ++b)
+        rows.push_back({tokens[step], prefix_ + static_cast<std::int64_t>(step), sequence_of(b),
+                        static_cast<std::int64_t>(step) >= first_visited});
+    decode(rows);
+    for (std::size_t step = begin; step < end; ++step) {
+      if (static_cast<std::int64_t>(step) < first_visited) continue;
+      for (std::size_t b = 0; b < branches_; ++b) logits[b] = session_.logits((step - begin) * branches_ + b);
+      visit(static_cast<std::int64_t>(step), logits);
+    }
+  }
+}
+
+void LlamaBranches::score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) {
+  check_room(tokens.size());
+  const Rewind rewind(*this);
+  feed(tokens, first_visited, visit);
+}
+
+std::vector<std::vector<Token>> LlamaBranches::generate(std::span<const Token> lead, std::int64_t max_tokens) {
+  std::vector<std::vector<Token>> answers(branches_);
+  if (max_tokens <= 0) return answers;
+  check_room(lead.size() + static_cast<std::size_t>(max_tokens) - 1);  // the last token is never fed
+  const Rewind rewind(*this);
+
+  std::vector<std::size_t> open;  // branches that go on
+  std::vector<Token> next(branches_, greedy(prefix_logits_));
+  for (std::size_t b = 0; b < branches_; ++b) open.push_back(b);
+  feed(lead, static_cast<std::int64_t>(lead.size()) - 1, [&](std::int64_t, std::span<const std::span<const float>> logits) {
+    for (std::size_t b = 0; b < branches_; ++b) next[b] = greedy(logits[b]);
+  });
+  for (std::int64_t step = 0;; ++step) {
+    std::erase_if(open, [&](std::size_t b) { return llama_vocab_is_eog(vocab_, next[b]); });
+    for (const std::size_t b : open) answers[b].push_back(next[b]);
+    if (open.empty() || step + 1 >= max_tokens) return answers;
+    std::vector<BatchRow> rows;
+    for (const std::size_t b : open)
+      rows.push_back({next[b], prefix_ + static_cast<std::int64_t>(lead.size()) + step, sequence_of(b), true});
+    decode(rows);
+    for (std::size_t i = 0; i < open.size(); ++i) next[open[i]] = greedy(session_.logits(i));
+  }
+}
+
+}  // namespace depthkv

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "depthkv/model.h"
+#include "tracer/llama/capture.h"
+#include "tracer/llama/engine.h"
+#include "tracer/llama/mask.h"
+
+namespace depthkv {
+
+// Sequence 0 holds the prefix, sequence 1 + b is branch b; all share the prefix's cells of one cache.
+class LlamaBranches : public Branches {
+ public:
+  struct Options {
+    int threads = 0;
+    int batch = 512;
+    bool offload = false;
+    // For tests: sees the attention rows of every layer as branches are decoded, before the next layer runs. A block's
+    // rows are step-major, branch b of step s at row s * branches + b; its width is the engine's cache.
+    LayerSink observer;
+  };
+  LlamaBranches(llama_model* model, const ModelCard& card, std::span<const Token> prefix, std::span<const KeepMask> masks,
+                std::int64_t capacity, Options options);
+
+  void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) override;
+  std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) override;
+
+ private:
+  class Rewind;
+  void prefill(std::span<const Token> prefix);
+  void decode(std::span<const BatchRow> rows);
+  void feed(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit);
+  void check_room(std::size_t tokens) const;
+
+  const llama_vocab* vocab_;
+  ModelCard card_;
+  Options options_;
+  std::size_t branches_;
+  std::int64_t prefix_;
+  std::int64_t capacity_;
+  std::vector<float> prefix_logits_;
+  Mask mask_;
+  std::optional<Capture> observer_;
+  Session session_;
+};
+
+}  // namespace depthkv

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tracer/llama/capture.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <utility>
+
+#include "depthkv/error.h"
+#include "tracer/llama/graph.h"
+
+namespace depthkv {
+namespace {
+
+std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
+
+// Elements of a cache tensor as floats: `count` from element `first`.
+void read_cache(const ggml_tensor& cache, std::int64_t first, std::span<float> out, std::vector<std::byte>& scratch) {
+  if (cache.type != GGML_TYPE_F16)
+    throw Error(fmt::format("the engine's cache {} holds {}, expected f16", cache.name, ggml_type_name(cache.type)));
+  const std::size_t bytes = out.size() * sizeof(ggml_fp16_t);
+  scratch.resize(bytes);
+  ggml_backend_tensor_get(&cache, scratch.data(), to_size(first) * sizeof(ggml_fp16_t), bytes);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    ggml_fp16_t half = 0;
+    std::memcpy(&half, scratch.data() + i * sizeof half, sizeof half);
+    out[i] = ggml_fp16_to_fp32(half);
+  }
+}
+
+void check_shape(const ggml_tensor& node, std::int64_t rows, std::int64_t heads) {
+  if (node.type != GGML_TYPE_F32 || node.ne[1] != rows || node.ne[2] != heads || node.ne[3] != 1)
+    throw Error(fmt::format("{} is {} [{}, {}, {}, {}], expected f32 with {} rows and {} heads", node.name,
+                            ggml_type_name(node.type), node.ne[0], node.ne[1], node.ne[2], node.ne[3], rows, heads));
+}
+
+}  // namespace
+
+Capture::Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted)
+    : card_(card), sink_(sink), wanted_(std::move(wanted)), value_stores_(card.layers.size()) {
+  wanted_.attention.resize(card.layers.size());
+}
+
+void Capture::expect(std::int64_t first, std::int64_t rows, std::int64_t width) {
+  first_ = first;
+  rows_ = rows;
+  width_ = width;
+}
+
+const LayerShape& Capture::shape(int layer) const {
+  if (layer < 0 || to_size(layer) >= card_.layers.size())
+    throw Error(fmt::format("the engine computed layer {} of a model with {} layers", layer, card_.layers.size()));
+  return card_.layers[to_size(layer)];
+}
+
+bool Capture::wants(const ggml_tensor& node) {
+  if (node.op == GGML_OP_SET_ROWS) {
+    if (const auto layer = value_cache_layer(&node)) shape(*layer), value_stores_[to_size(*layer)] = &node;
+    return false;
+  }
+  if (is_key_query_product(node)) return wanted_.vectors;
+  if (!is_attention_softmax(node)) return false;
+  const int layer = layer_of(*product_under(node.src[0]));
+  shape(layer);
+  return wanted_.attention[to_size(layer)];
+}
+
+void Capture::take(ggml_tensor& node) {
+  if (is_attention_softmax(node)) {
+    take_attention(node, layer_of(*product_under(node.src[0])));
+  } else if (is_key_query_product(node)) {
+    const int layer = layer_of(node);
+    take_keys(node, layer);
+    take_values(layer);
+    take_queries(node, layer);
+  }
+}
+
+void Capture::take_keys(const ggml_tensor& product, int layer) {
+  const LayerShape& heads = shape(layer);
+  const ggml_tensor& cache = *product.src[0]->view_src;
+  const std::int64_t row = std::int64_t{heads.kv_heads} * heads.head_dim;
+  if (cache.ne[0] != row)
+    throw Error(fmt::format("{} has rows of {}, expected {} heads of {}", cache.name, cache.ne[0], heads.kv_heads, heads.head_dim));
+  block_.resize(to_size(rows_ * row));
+  read_cache(cache, first_ * row, block_, scratch_);
+  deliver(Channel::keys, layer, 0);
+}
+
+void Capture::take_values(int layer) {
+  const LayerShape& heads = shape(layer);
+  const ggml_tensor* store = value_stores_[to_size(layer)];
+  if (store == nullptr) throw Error(fmt::format("layer {} reads cached keys but stores no values", layer));
+  // Without flash attention the engine keeps values transposed, [dimension][cell], and stores them one by one.
+  const ggml_tensor& cache = *store->view_src;
+  if (store->ne[0] != 1)
+    throw Error(fmt::format("{} is stored by rows of {}, expected the transposed layout", cache.name, store->ne[0]));
+  const std::int64_t row = std::int64_t{heads.kv_heads} * heads.head_dim;
+  const std::int64_t cells = cache.ne[1];
+  block_.resize(to_size(rows_ * row));
+  std::vector<float> column(to_size(rows_));
+  for (std::int64_t j = 0; j < row; ++j) {
+    read_cache(cache, j * cells + first_, column, scratch_);
+    for (std::int64_t i = 0; i < rows_; ++i) block_[to_size(i * row + j)] = column[to_size(i)];
+  }
+  deliver(Channel::values, layer, 0);
+}
+
+void Capture::take_queries(const ggml_tensor& product, int layer) {
+  const LayerShape& heads = shape(layer);
+  const ggml_tensor& queries = *product.src[1];
+  check_shape(queries, rows_, heads.query_heads);
+  if (queries.ne[0] != heads.head_dim || queries.nb[0] != sizeof(float))
+    throw Error(fmt::format("{} has vectors of {} dimensions, expected {} adjacent ones", queries.name, queries.ne[0], heads.head_dim));
+  const std::span<const std::byte> bytes = host_bytes(queries, scratch_);
+  const std::size_t vector = to_size(heads.head_dim);
+  block_.resize(to_size(rows_ * heads.query_heads) * vector);
+  float* out = block_.data();
+  for (std::size_t row = 0; row < to_size(rows_); ++row)
+    for (std::size_t head = 0; head < to_size(heads.query_heads); ++head, out += vector)
+      std::memcpy(out, bytes.data() + row * queries.nb[1] + head * queries.nb[2], vector * sizeof(float));
+  deliver(Channel::queries, layer, 0);
+}
+
+void Capture::take_attention(const ggml_tensor& softmax, int layer) {
+  const LayerShape& heads = shape(layer);
+  check_shape(softmax, rows_, heads.query_heads);
+  if (softmax.ne[0] < width_ || !ggml_is_contiguous(&softmax))
+    throw Error(fmt::format("{} is {} wide, expected {} positions or more, adjacent", softmax.name, softmax.ne[0], width_));
+  const std::span<const std::byte> bytes = host_bytes(softmax, scratch_);
+  block_.resize(to_size(heads.query_heads * rows_ * width_));
+  for (std::size_t line = 0; line < to_size(heads.query_heads * rows_); ++line)
+    std::memcpy(block_.data() + line * to_size(width_), bytes.data() + line * softmax.nb[1], to_size(width_) * sizeof(float));
+  deliver(Channel::attention, layer, width_);
+}
+
+void Capture::deliver(Channel channel, int layer, std::int64_t width) {
+  sink_({channel, layer, first_, rows_, width, block_});
+}
+
+void check_cells(const ggml_tensor& key_store, std::int64_t first, std::int64_t rows) {
+  const ggml_tensor& indices = *key_store.src[1];
+  if (indices.type != GGML_TYPE_I64 || indices.ne[0] != rows)
+    throw Error(fmt::format("{} holds {} {} indices, expected {} i64", indices.name, indices.ne[0], ggml_type_name(indices.type), rows));
+  std::vector<std::int64_t> cells(to_size(rows));
+  ggml_backend_tensor_get(&indices, cells.data(), 0, cells.size() * sizeof(std::int64_t));
+  for (std::int64_t i = 0; i < rows; ++i)
+    if (cells[to_size(i)] != first + i)
+      throw Error(fmt::format("the engine put position {} into cache cell {}, expected cell {}; this engine version is not supported",
+                              first + i, cells[to_size(i)], first + i));
+}
+
+bool CellCheck::wants(const ggml_tensor& node) {
+  return node.op == GGML_OP_SET_ROWS && key_cache_layer(&node) == 0;
+}
+
+}  // namespace depthkv

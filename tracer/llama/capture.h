@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hands keys, values, queries and attention rows of every layer to a sink while the engine computes them.
+#pragma once
+#include <vector>
+
+#include "depthkv/model.h"
+#include "tracer/llama/engine.h"
+
+namespace depthkv {
+
+// Keys and values are read back from the cache, as every later token reads them (half precision). Each product of keys
+// and queries comes after the cache was written, so one stop per layer gives keys, values and queries.
+class Capture : public Watcher {
+ public:
+  struct Wanted {
+    bool vectors = true;          // keys, values, queries
+    std::vector<bool> attention;  // per layer; empty: none
+  };
+  Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted);
+
+  // The positions that the next decode computes: one sequence, in cells [first, first + rows).
+  void expect(std::int64_t first, std::int64_t rows, std::int64_t width);
+
+  bool wants(const ggml_tensor& node) override;
+  void take(ggml_tensor& node) override;
+
+ private:
+  void take_keys(const ggml_tensor& product, int layer);
+  void take_values(int layer);
+  void take_queries(const ggml_tensor& product, int layer);
+  void take_attention(const ggml_tensor& softmax, int layer);
+  void deliver(Channel channel, int layer, std::int64_t width);
+
+  const LayerShape& shape(int layer) const;
+
+  const ModelCard& card_;
+  const LayerSink& sink_;
+  Wanted wanted_;
+  std::int64_t first_ = 0;
+  std::int64_t rows_ = 0;
+  std::int64_t width_ = 0;
+  std::vector<const ggml_tensor*> value_stores_;  // per layer: the node that writes the value cache
+  std::vector<float> block_;
+  std::vector<std::byte> scratch_;
+};
+
+// Throws Error unless the node writes rows to the cells [first, first + rows) of the key cache. Pruned positions are
+// masked, and keys read back, by cell.
+void check_cells(const ggml_tensor& key_store, std::int64_t first, std::int64_t rows);
+
+// check_cells on the first layer of every decode.
+class CellCheck : public Watcher {
+ public:
+  void expect(std::int64_t first, std::int64_t rows) { first_ = first, rows_ = rows; }
+  bool wants(const ggml_tensor& node) override;
+  void take(ggml_tensor& node) override { check_cells(node, first_, rows_); }
+
+ private:
+  std::int64_t first_ = 0;
+  std::int64_t rows_ = 0;
+};
+
+}  // namespace depthkv

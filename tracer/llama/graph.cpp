@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tracer/llama/graph.h"
+
+#include <charconv>
+#include <cstring>
+#include <string_view>
+
+namespace depthkv {
+namespace {
+
+// "cache_k_l12" -> 12. Parameters of the cache are the one thing that is told by name: they have no inputs.
+std::optional<int> cache_layer(const ggml_tensor* view, std::string_view prefix) {
+  if (view == nullptr || view->view_src == nullptr) return std::nullopt;
+  const std::string_view name = view->view_src->name;
+  if (!name.starts_with(prefix)) return std::nullopt;
+  int layer = 0;
+  const auto [end, status] = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
+  if (status != std::errc{} || end != name.data() + name.size()) return std::nullopt;
+  return layer;
+}
+
+float float_param(const ggml_tensor& node, std::size_t index) {
+  float value = 0;
+  std::memcpy(&value, node.op_params + index, sizeof value);
+  return value;
+}
+
+ggml_backend_buffer_t buffer_of(const ggml_tensor& node) {
+  return node.view_src != nullptr ? node.view_src->buffer : node.buffer;
+}
+
+}  // namespace
+
+std::optional<int> key_cache_layer(const ggml_tensor* view) { return cache_layer(view, "cache_k_l"); }
+std::optional<int> value_cache_layer(const ggml_tensor* view) { return cache_layer(view, "cache_v_l"); }
+
+bool is_key_query_product(const ggml_tensor& node) {
+  return node.op == GGML_OP_MUL_MAT && key_cache_layer(node.src[0]).has_value();
+}
+
+const ggml_tensor* product_under(const ggml_tensor* node) {
+  for (int steps = 0; node != nullptr && steps < 4; ++steps) {
+    if (is_key_query_product(*node)) return node;
+    const bool tanh = node->op == GGML_OP_UNARY && ggml_get_unary_op(node) == GGML_UNARY_OP_TANH;
+    if (node->op != GGML_OP_SCALE && !tanh) return nullptr;
+    node = node->src[0];
+  }
+  return nullptr;
+}
+
+bool is_softcap_end(const ggml_tensor& node) {
+  return node.op == GGML_OP_SCALE && node.src[0]->op == GGML_OP_UNARY && product_under(&node) != nullptr;
+}
+
+bool is_attention_softmax(const ggml_tensor& node) {
+  return node.op == GGML_OP_SOFT_MAX && product_under(node.src[0]) != nullptr;
+}
+
+int layer_of(const ggml_tensor& product) { return *key_cache_layer(product.src[0]); }
+
+SoftmaxFacts softmax_facts(const ggml_tensor& softmax) {
+  SoftmaxFacts facts;
+  facts.scale = float_param(softmax, 0);
+  facts.position_bias = float_param(softmax, 1) != 0;
+  facts.sinks = softmax.src[2] != nullptr;
+  if (is_softcap_end(*softmax.src[0])) facts.softcap = float_param(*softmax.src[0], 0);
+  return facts;
+}
+
+bool in_host_memory(const ggml_tensor& node) {
+  const ggml_backend_buffer_t buffer = buffer_of(node);
+  return buffer != nullptr && ggml_backend_buffer_is_host(buffer);
+}
+
+std::span<const std::byte> host_bytes(const ggml_tensor& node, std::vector<std::byte>& scratch) {
+  const std::size_t bytes = ggml_nbytes(&node);
+  if (in_host_memory(node)) return {static_cast<const std::byte*>(node.data), bytes};
+  scratch.resize(bytes);
+  ggml_backend_tensor_get(&node, scratch.data(), 0, bytes);
+  return scratch;
+}
+
+}  // namespace depthkv

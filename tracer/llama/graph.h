@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds the nodes of attention in the engine's graph by structure: what an operation reads, not what it is called.
+#pragma once
+#include <ggml-backend.h>
+#include <ggml.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace depthkv {
+
+// The layer whose cached keys (or values) a view shows, if it shows any.
+std::optional<int> key_cache_layer(const ggml_tensor* view);
+std::optional<int> value_cache_layer(const ggml_tensor* view);
+
+// The product of cached keys and queries, [keys, rows, query heads]: logits before scaling.
+bool is_key_query_product(const ggml_tensor& node);
+// The product under a chain of soft-capping (scale, tanh, scale), or null.
+const ggml_tensor* product_under(const ggml_tensor* node);
+// The last node of soft-capping: what the softmax reads where the architecture caps its logits.
+bool is_softcap_end(const ggml_tensor& node);
+bool is_attention_softmax(const ggml_tensor& node);
+int layer_of(const ggml_tensor& product);
+
+// What the softmax's parameters and the nodes before it say.
+struct SoftmaxFacts {
+  double scale = 1;
+  double softcap = 0;
+  bool position_bias = false;  // ALiBi
+  bool sinks = false;          // learned logits that take part in the softmax
+};
+SoftmaxFacts softmax_facts(const ggml_tensor& softmax);
+
+// A node's bytes: its own memory if that is host memory, else copied to `scratch`.
+std::span<const std::byte> host_bytes(const ggml_tensor& node, std::vector<std::byte>& scratch);
+bool in_host_memory(const ggml_tensor& node);
+
+}  // namespace depthkv

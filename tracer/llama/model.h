@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "depthkv/model.h"
+#include "tracer/llama/branches.h"
+#include "tracer/llama/engine.h"
+
+namespace depthkv {
+
+class LlamaModel : public Model {
+ public:
+  explicit LlamaModel(const LlamaOptions& options);
+
+  const ModelCard& card() const override { return card_; }
+  std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const override;
+  std::string detokenize(std::span<const Token> tokens) const override;
+  std::string chat(std::string_view user_message) const override;
+  std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) override;
+  std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
+                                   std::int64_t capacity) override;
+  // For tests: branch(), with a look at the attention of the branches; see LlamaBranches::Options::observer.
+  std::unique_ptr<LlamaBranches> branch_observed(std::span<const Token> prefix, std::span<const KeepMask> masks,
+                                                 std::int64_t capacity, LayerSink observer);
+
+ private:
+  LlamaOptions options_;
+  LlamaModelHandle model_;
+  ModelCard card_;
+};
+
+}  // namespace depthkv
