@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/synthetic_trace.h"
+
+#include <cmath>
+#include <random>
+
+#include "traces/half.h"
+
+namespace depthkv {
+namespace {
+
+// Values that half precision holds exactly, so that what is read back is what was written.
+std::vector<float> random_rows(std::mt19937_64& random, std::int64_t count) {
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(static_cast<std::size_t>(count));
+  for (float& x : rows) x = from_half(to_half(normal(random)));
+  return rows;
+}
+
+// Causal softmax of every row: [query head, row, token].
+std::vector<float> attention_of(const SyntheticTrace& o, const std::vector<float>& queries, const std::vector<float>& keys, double scale) {
+  const std::int64_t group = o.query_heads / o.kv_heads;
+  std::vector<float> rows(static_cast<std::size_t>(o.query_heads * o.tokens * o.tokens));
+  std::vector<double> weights(static_cast<std::size_t>(o.tokens));
+  for (std::int64_t h = 0; h < o.query_heads; ++h) {
+    for (std::int64_t i = 0; i < o.tokens; ++i) {
+      double sum = 0;
+      for (std::int64_t j = 0; j <= i; ++j) {
+        double dot = 0;
+        for (std::int64_t c = 0; c < o.head_dim; ++c) {
+          dot += static_cast<double>(queries[static_cast<std::size_t>((i * o.query_heads + h) * o.head_dim + c)]) *
+                 static_cast<double>(keys[static_cast<std::size_t>((j * o.kv_heads + h / group) * o.head_dim + c)]);
+        }
+        sum += weights[static_cast<std::size_t>(j)] = std::exp(scale * dot);
+      }
+      for (std::int64_t j = 0; j <= i; ++j) {
+        rows[static_cast<std::size_t>((h * o.tokens + i) * o.tokens + j)] = static_cast<float>(weights[static_cast<std::size_t>(j)] / sum);
+      }
+    }
+  }
+  return rows;
+}
+
+std::vector<float> column_sums_of(const SyntheticTrace& o, const std::vector<float>& attention, std::int64_t cut) {
+  std::vector<float> sums(static_cast<std::size_t>(o.query_heads * cut));
+  for (std::int64_t h = 0; h < o.query_heads; ++h) {
+    for (std::int64_t j = 0; j < cut; ++j) {
+      double sum = 0;
+      for (std::int64_t i = j; i < cut; ++i) sum += static_cast<double>(attention[static_cast<std::size_t>((h * o.tokens + i) * o.tokens + j)]);
+      sums[static_cast<std::size_t>(h * cut + j)] = static_cast<float>(sum);
+    }
+  }
+  return sums;
+}
+
+Sample sample_of(const SyntheticTrace& o) {
+  Sample sample;
+  sample.id = o.id;
+  sample.task = "synthetic";
+  sample.metric = "f1";
+  sample.source = "tests";
+  sample.license = "CC0";
+  sample.prompt_text = "prompt of " + o.id + ": æøå";
+  sample.answer_text = "answer";
+  sample.answer_source = "generated";
+  sample.answers = {"one", "two, three"};
+  sample.segments = o.segments;
+  for (std::int64_t t = 0; t < o.tokens; ++t) sample.tokens.push_back(static_cast<Token>(t % 50));
+  for (std::int64_t t = 0; t < o.segments.prompt_end; ++t) sample.text_offsets.push_back(static_cast<std::int32_t>(t / 10));
+  if (o.evidence) sample.evidence = {{o.segments.context.begin, o.segments.context.begin + 1}, {o.segments.context.end / 2, o.segments.context.end}};
+  return sample;
+}
+
+}  // namespace
+
+ModelCard synthetic_card(const SyntheticTrace& o) {
+  ModelCard card;
+  card.name = "synthetic";
+  card.architecture = "none";
+  card.fingerprint = "0123456789abcdef";
+  card.engine = "tests";
+  card.device = "cpu";
+  card.context_length = 4096;
+  card.vocabulary = 50;
+  card.embedding = o.query_heads * o.head_dim;
+  card.rotary_layout = "none";
+  card.attention_scale = 1.0 / std::sqrt(static_cast<double>(o.head_dim));
+  card.layers.assign(static_cast<std::size_t>(o.layers), {o.query_heads, o.kv_heads, o.head_dim});
+  return card;
+}
+
+std::filesystem::path write_synthetic_trace(const std::filesystem::path& directory, const SyntheticTrace& o) {
+  std::filesystem::create_directories(directory);
+  const std::filesystem::path file = directory / trace_file_name(o.id);
+  const ModelCard card = synthetic_card(o);
+  RecordOptions record{std::vector<bool>(static_cast<std::size_t>(o.layers), o.attention), o.all_queries, o.codec};
+  TraceWriter writer(file, card, o.segments, o.tokens + 7, record);  // more than is needed, so that files are shrunk
+  std::mt19937_64 random(o.seed);
+  for (int layer = 0; layer < o.layers; ++layer) {
+    const std::vector<float> keys = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
+    const std::vector<float> values = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
+    const std::vector<float> queries = random_rows(random, o.tokens * o.query_heads * o.head_dim);
+    writer.write_keys(layer, 0, keys);
+    writer.write_values(layer, 0, values);
+    writer.write_queries(layer, 0, queries);
+    const std::vector<float> attention = attention_of(o, queries, keys, card.attention_scale);
+    if (o.attention) writer.write_attention(layer, 0, attention, o.tokens);
+    if (!o.column_sums) continue;
+    for (const Cut cut : {Cut::context, Cut::prompt}) writer.write_column_sums(layer, cut, column_sums_of(o, attention, o.segments.at(cut)));
+  }
+  writer.finish(sample_of(o));
+  return file;
+}
+
+}  // namespace depthkv

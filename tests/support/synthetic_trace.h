@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "depthkv/trace.h"
+
+namespace depthkv {
+
+// A small sample with random keys, values and queries; attention and column sums follow from them exactly.
+struct SyntheticTrace {
+  std::string id = "synthetic";
+  std::uint64_t seed = 1;
+  int layers = 3;
+  int query_heads = 4;
+  int kv_heads = 2;
+  int head_dim = 8;
+  Segments segments{{3, 150}, 170};
+  std::int64_t tokens = 180;
+  bool evidence = true;
+  bool column_sums = true;
+  bool attention = false;   // of every layer
+  bool all_queries = false;
+  Codec codec = Codec::none;
+};
+
+// Writes `directory`/<id>.h5 (the folder is made) and returns its path.
+std::filesystem::path write_synthetic_trace(const std::filesystem::path& directory, const SyntheticTrace& options);
+
+ModelCard synthetic_card(const SyntheticTrace& options);
+
+}  // namespace depthkv

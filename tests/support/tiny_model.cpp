@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/tiny_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "traces/half.h"
+
+namespace depthkv {
+namespace {
+
+constexpr Token kBegin = 256;
+constexpr Token kEnd = 257;
+constexpr int kVocabulary = 258;
+
+using Vector = std::vector<float>;
+
+struct Matrix {
+  int rows = 0;
+  int columns = 0;
+  Vector values;
+
+  Matrix(std::mt19937_64& random, int r, int c, double spread) : rows(r), columns(c), values(static_cast<std::size_t>(r * c)) {
+    std::normal_distribution<double> normal(0, spread / std::sqrt(c));
+    for (float& x : values) x = static_cast<float>(normal(random));
+  }
+  Vector times(const Vector& x) const {
+    Vector y(static_cast<std::size_t>(rows));
+    for (int r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (int c = 0; c < columns; ++c) sum += static_cast<double>(values[static_cast<std::size_t>(r * columns + c)]) * static_cast<double>(x[static_cast<std::size_t>(c)]);
+      y[static_cast<std::size_t>(r)] = static_cast<float>(sum);
+    }
+    return y;
+  }
+};
+
+struct LayerWeights {
+  Matrix q, k, v, o, up, down;
+};
+
+Vector normalised(const Vector& x) {
+  double sum = 0;
+  for (const float value : x) sum += static_cast<double>(value) * static_cast<double>(value);
+  const auto scale = static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(x.size()) + 1e-6));
+  Vector y = x;
+  for (float& value : y) value *= scale;
+  return y;
+}
+
+// Rotates pairs (i, i + d/2) of each head, then rounds to half precision.
+void finish_rows(Vector& x, int head_dim, std::int64_t position, bool rotate) {
+  const auto half = static_cast<std::size_t>(head_dim / 2);
+  for (std::size_t head = 0; rotate && head < x.size(); head += static_cast<std::size_t>(head_dim)) {
+    for (std::size_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(position) * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half));
+      const double a = x[head + i];
+      const double b = x[head + i + half];
+      x[head + i] = static_cast<float>(a * std::cos(angle) - b * std::sin(angle));
+      x[head + i + half] = static_cast<float>(a * std::sin(angle) + b * std::cos(angle));
+    }
+  }
+  for (float& value : x) value = from_half(to_half(value));
+}
+
+Token argmax(const Vector& logits) { return static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin()); }
+
+}  // namespace
+
+struct TinyModel::Weights {
+  ModelCard card;
+  Matrix embedding;
+  std::vector<LayerWeights> layers;
+
+  static Weights make(const TinyModelOptions& o) {
+    std::mt19937_64 random(o.seed);
+    const int d = o.query_heads * o.head_dim;
+    Weights w{{}, Matrix(random, kVocabulary, d, std::sqrt(d)), {}};
+    for (int l = 0; l < o.layers; ++l) {
+      w.layers.push_back({Matrix(random, d, d, 3), Matrix(random, o.kv_heads * o.head_dim, d, 1), Matrix(random, o.kv_heads * o.head_dim, d, 1),
+                          Matrix(random, d, d, 1), Matrix(random, 2 * d, d, 1), Matrix(random, d, 2 * d, 1)});
+    }
+    w.card = {"tiny", "tiny", fmt::format("{:016x}", o.seed), "tests", "cpu", 2048, kVocabulary, d, "half_split", 10000.0, 1.0 / std::sqrt(o.head_dim), 0, {}};
+    w.card.layers.assign(static_cast<std::size_t>(o.layers), {o.query_heads, o.kv_heads, o.head_dim});
+    return w;
+  }
+};
+
+namespace {
+
+// A cache and what has been computed into it. Copying one forks it.
+struct State {
+  std::vector<std::vector<Vector>> keys, values;  // [layer][position]: all KV heads
+  std::int64_t length = 0;
+};
+
+struct Step {
+  std::vector<Vector> queries;                 // [layer]
+  std::vector<std::vector<Vector>> attention;  // [layer][head]
+  Vector logits;
+};
+
+Vector attend(const LayerShape& shape, double scale, const Vector& query, int head, const std::vector<Vector>& keys, const std::vector<std::uint32_t>& pruned) {
+  Vector row(keys.size());
+  const int g = head / shape.group();
+  double top = -INFINITY;
+  std::vector<double> logits(keys.size(), -INFINITY);
+  for (std::size_t j = 0; j < keys.size(); ++j) {
+    if (std::binary_search(pruned.begin(), pruned.end(), static_cast<std::uint32_t>(j))) continue;
+    double dot = 0;
+    for (int c = 0; c < shape.head_dim; ++c) {
+      dot += static_cast<double>(query[static_cast<std::size_t>(head * shape.head_dim + c)]) * static_cast<double>(keys[j][static_cast<std::size_t>(g * shape.head_dim + c)]);
+    }
+    logits[j] = scale * dot;
+    top = std::max(top, logits[j]);
+  }
+  double sum = 0;
+  for (const double logit : logits) sum += std::exp(logit - top);
+  for (std::size_t j = 0; j < keys.size(); ++j) row[j] = static_cast<float>(std::exp(logits[j] - top) / sum);
+  return row;
+}
+
+// Appends one token.
+Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepMask* mask) {
+  Step step;
+  static const std::vector<std::uint32_t> kNothing;
+  const auto d = static_cast<std::size_t>(w.embedding.columns);
+  const auto at = w.embedding.values.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(token) * d);
+  Vector x(at, at + static_cast<std::ptrdiff_t>(d));
+  state.keys.resize(w.layers.size());
+  state.values.resize(w.layers.size());
+  for (std::size_t l = 0; l < w.layers.size(); ++l) {
+    const LayerWeights& layer = w.layers[l];
+    const LayerShape& shape = w.card.layers[l];
+    const Vector in = normalised(x);
+    Vector q = layer.q.times(in);
+    Vector k = layer.k.times(in);
+    Vector v = layer.v.times(in);
+    finish_rows(q, shape.head_dim, state.length, true);
+    finish_rows(k, shape.head_dim, state.length, true);
+    finish_rows(v, shape.head_dim, state.length, false);
+    state.keys[l].push_back(std::move(k));
+    state.values[l].push_back(std::move(v));
+    Vector heads(d);
+    step.attention.emplace_back();
+    for (int h = 0; h < shape.query_heads; ++h) {
+      const auto g = static_cast<std::size_t>(h / shape.group());
+      step.attention[l].push_back(attend(shape, w.card.attention_scale, q, h, state.keys[l], mask ? mask->pruned[l][g] : kNothing));
+      for (int c = 0; c < shape.head_dim; ++c) {
+        double sum = 0;
+        for (std::size_t j = 0; j < state.values[l].size(); ++j) {
+          sum += static_cast<double>(step.attention[l].back()[j]) * static_cast<double>(state.values[l][j][g * static_cast<std::size_t>(shape.head_dim) + static_cast<std::size_t>(c)]);
+        }
+        heads[static_cast<std::size_t>(h * shape.head_dim + c)] = static_cast<float>(sum);
+      }
+    }
+    step.queries.push_back(std::move(q));
+    const Vector attended = layer.o.times(heads);
+    for (std::size_t c = 0; c < d; ++c) x[c] += attended[c];
+    Vector hidden = layer.up.times(normalised(x));
+    for (float& value : hidden) value = std::max(value, 0.0F);
+    const Vector mixed = layer.down.times(hidden);
+    for (std::size_t c = 0; c < d; ++c) x[c] += mixed[c];
+  }
+  ++state.length;
+  step.logits = w.embedding.times(normalised(x));
+  for (float& logit : step.logits) logit *= 0.3F;
+  step.logits[kEnd] = step.logits[kBegin] = -30.0F;  // generations run to their bound
+  return step;
+}
+
+// Hands a batch of steps to the sink, channel by channel.
+void deliver(const TinyModel::Weights& w, const State& state, const std::vector<Step>& steps, std::int64_t first, const std::vector<bool>& attention, const LayerSink& sink) {
+  const auto rows = static_cast<std::int64_t>(steps.size());
+  for (std::size_t l = 0; l < w.layers.size(); ++l) {
+    Vector keys, values, queries, matrix;
+    const std::int64_t width = first + rows;
+    for (std::size_t r = 0; r < steps.size(); ++r) {
+      const std::size_t position = static_cast<std::size_t>(first) + r;
+      keys.insert(keys.end(), state.keys[l][position].begin(), state.keys[l][position].end());
+      values.insert(values.end(), state.values[l][position].begin(), state.values[l][position].end());
+      queries.insert(queries.end(), steps[r].queries[l].begin(), steps[r].queries[l].end());
+    }
+    const int layer = static_cast<int>(l);
+    sink({Channel::keys, layer, first, rows, 0, keys});
+    sink({Channel::values, layer, first, rows, 0, values});
+    sink({Channel::queries, layer, first, rows, 0, queries});
+    if (!attention[l]) continue;
+    for (std::size_t h = 0; h < static_cast<std::size_t>(w.card.layers[l].query_heads); ++h) {
+      for (const Step& step : steps) {
+        matrix.insert(matrix.end(), step.attention[l][h].begin(), step.attention[l][h].end());
+        matrix.resize(matrix.size() + static_cast<std::size_t>(width) - step.attention[l][h].size());
+      }
+    }
+    sink({Channel::attention, layer, first, rows, width, matrix});
+  }
+}
+
+class TinyBranches : public Branches {
+ public:
+  TinyBranches(std::shared_ptr<const TinyModel::Weights> weights, State prefix, std::vector<KeepMask> masks)
+      : weights_(std::move(weights)), prefix_(std::move(prefix)), masks_(std::move(masks)) {}
+
+  void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) override {
+    std::vector<State> states(masks_.size(), prefix_);
+    for (std::size_t s = 0; s < tokens.size(); ++s) {
+      std::vector<Step> steps;
+      std::vector<std::span<const float>> logits;
+      for (std::size_t b = 0; b < masks_.size(); ++b) steps.push_back(advance(*weights_, states[b], tokens[s], &masks_[b]));
+      for (const Step& step : steps) logits.emplace_back(step.logits);
+      if (static_cast<std::int64_t>(s) >= first_visited) visit(static_cast<std::int64_t>(s), logits);
+    }
+  }
+
+  std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) override {
+    std::vector<std::vector<Token>> all;
+    for (const KeepMask& mask : masks_) {
+      State state = prefix_;
+      Step step;
+      for (const Token token : lead) step = advance(*weights_, state, token, &mask);
+      std::vector<Token> generated;
+      while (static_cast<std::int64_t>(generated.size()) < max_tokens) {
+        const Token next = argmax(step.logits);
+        if (next == kEnd) break;
+        generated.push_back(next);
+        step = advance(*weights_, state, next, &mask);
+      }
+      all.push_back(std::move(generated));
+    }
+    return all;
+  }
+
+ private:
+  std::shared_ptr<const TinyModel::Weights> weights_;
+  State prefix_;
+  std::vector<KeepMask> masks_;
+};
+
+}  // namespace
+
+TinyModel::TinyModel(const TinyModelOptions& options) : options_(options), weights_(std::make_shared<const Weights>(Weights::make(options))) {}
+TinyModel::~TinyModel() = default;
+
+const ModelCard& TinyModel::card() const { return weights_->card; }
+
+std::vector<Token> TinyModel::tokenize(std::string_view text, bool with_bos, bool) const {
+  std::vector<Token> tokens;
+  if (with_bos) tokens.push_back(kBegin);
+  for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+  return tokens;
+}
+
+std::string TinyModel::detokenize(std::span<const Token> tokens) const {
+  std::string text;
+  for (const Token token : tokens) {
+    if (token < 256) text += static_cast<char>(token);
+  }
+  return text;
+}
+
+std::string TinyModel::chat(std::string_view user_message) const { return "<user>" + std::string(user_message) + "</user>"; }
+
+std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSink& sink) {
+  State state;
+  std::vector<Step> batch;
+  std::int64_t first = 0;
+  Vector logits;
+  const auto flush = [&] {
+    if (!batch.empty()) deliver(*weights_, state, batch, first, request.attention, sink);
+    batch.clear();
+    first = state.length;
+  };
+  const auto feed = [&](Token token) {
+    batch.push_back(advance(*weights_, state, token, nullptr));
+    logits = batch.back().logits;
+    if (static_cast<int>(batch.size()) == options_.batch) flush();
+  };
+  for (const Token token : request.prompt) feed(token);
+  flush();
+  std::vector<Token> answer(request.answer.begin(), request.answer.end());
+  for (const Token token : request.answer) feed(token);
+  while (request.answer.empty() && static_cast<std::int64_t>(answer.size()) < request.max_new && (answer.empty() || answer.back() != kEnd)) {
+    answer.push_back(argmax(logits));
+    feed(answer.back());
+  }
+  flush();
+  return answer;
+}
+
+std::unique_ptr<Branches> TinyModel::branch(std::span<const Token> prefix, std::span<const KeepMask> masks, std::int64_t) {
+  State state;
+  for (const Token token : prefix) advance(*weights_, state, token, nullptr);
+  return std::make_unique<TinyBranches>(weights_, std::move(state), std::vector<KeepMask>(masks.begin(), masks.end()));
+}
+
+}  // namespace depthkv
