@@ -40,6 +40,11 @@ double kl(std::span<const float> p, std::span<const float> q) {
   return sum;
 }
 
+// The same attention summed in another order: branches sit in different cells, and batches of other sizes take other
+// paths through the engine. With quantised weights the engine also rounds activations to 8 bits, which amplifies it.
+constexpr double kRounding = 1e-6;
+constexpr double kQuantisedRounding = 2e-4;
+
 // Per layer, the attention on the prefix of the last decode.
 struct Observed {
   std::vector<Rows> layers;
@@ -135,8 +140,9 @@ TEST_P(TinyBranches, WithoutPruningLogitsAreThoseOfAPlainRun) {
     const Logits plain = score_all(*model_->branch(whole, std::vector<KeepMask>{nothing()}, 1), std::span(tokens_).subspan(step, 1));
     whole.push_back(tokens_[step]);
     for (std::size_t b = 0; b < masks.size(); ++b) {
-      EXPECT_LT(std::abs(kl(plain[0][0], branched[step][b])), 1e-5) << step;  // batches of other sizes round differently
-      EXPECT_EQ(branched[step][b], branched[step][0]);
+      EXPECT_LT(std::abs(kl(plain[0][0], branched[step][b])), kRounding) << step;
+      for (std::size_t t = 0; t < branched[step][b].size(); ++t)
+        EXPECT_NEAR(branched[step][b][t], plain[0][0][t], 2e-3) << step << ' ' << b << ' ' << t;
     }
   }
 }
@@ -145,13 +151,13 @@ TEST_P(TinyBranches, BranchesWithTheSameMaskAgreeAndDoNotSeeEachOther) {
   const std::vector<KeepMask> masks{heavy(), nothing(), heavy(), heavy(1)};
   const Logits together = score_all(*model_->branch(prefix_, masks, 20), tokens_);
   for (const auto& step : together) {
-    EXPECT_EQ(step[0], step[2]);
-    EXPECT_GT(kl(step[1], step[0]), 1e-6);
-    EXPECT_GT(kl(step[3], step[0]), 1e-6);
+    EXPECT_LT(std::abs(kl(step[0], step[2])), kRounding);
+    EXPECT_GT(kl(step[1], step[0]), 100 * kRounding);
+    EXPECT_GT(kl(step[3], step[0]), 100 * kRounding);
   }
   for (std::size_t b = 0; b < masks.size(); ++b) {
     const Logits alone = score_all(*model_->branch(prefix_, {&masks[b], 1}, 20), tokens_);
-    for (std::size_t step = 0; step < alone.size(); ++step) EXPECT_LT(std::abs(kl(alone[step][0], together[step][b])), 1e-5);
+    for (std::size_t step = 0; step < alone.size(); ++step) EXPECT_LT(std::abs(kl(alone[step][0], together[step][b])), kRounding);
   }
 }
 
@@ -163,7 +169,7 @@ TEST_P(TinyBranches, SmallBatchesGiveTheSameScoresAsLargeOnes) {
     const Logits small = score_all(*model_->branch(prefix_, masks, 20), tokens_);
     ASSERT_EQ(small.size(), large.size());
     for (std::size_t step = 0; step < large.size(); ++step)
-      for (std::size_t b = 0; b < masks.size(); ++b) EXPECT_LT(std::abs(kl(large[step][b], small[step][b])), 1e-5);
+      for (std::size_t b = 0; b < masks.size(); ++b) EXPECT_LT(std::abs(kl(large[step][b], small[step][b])), kRounding);
   }
 }
 
@@ -184,7 +190,7 @@ TEST_P(TinyBranches, OnlyStepsFromTheFirstVisitedAreVisited) {
   const Logits tail = score_all(*branches, tokens_, 8);
   ASSERT_EQ(all.size(), 11U);
   ASSERT_EQ(tail.size(), 3U);
-  for (std::size_t i = 0; i < tail.size(); ++i) EXPECT_LT(std::abs(kl(all[8 + i][1], tail[i][1])), 1e-6);
+  for (std::size_t i = 0; i < tail.size(); ++i) EXPECT_LT(std::abs(kl(all[8 + i][1], tail[i][1])), kRounding);
   EXPECT_TRUE(score_all(*branches, tokens_, 11).empty());
   EXPECT_TRUE(score_all(*branches, {}).empty());
 }
@@ -231,10 +237,10 @@ TEST(BranchesRealModel, PruningNothingCostsNothingAndPruningMuchDoes) {
   const Logits logits = score_all(*branches, recorded.answer);
   double cost = 0;
   for (const auto& step : logits) {
-    EXPECT_LT(std::abs(kl(step[0], step[2])), 1e-6);
+    EXPECT_LT(std::abs(kl(step[0], step[2])), kQuantisedRounding);
     cost += kl(step[0], step[1]);
   }
-  EXPECT_GT(cost / static_cast<double>(logits.size()), 0.01);
+  EXPECT_GT(cost / static_cast<double>(logits.size()), 100 * kQuantisedRounding);
   auto expected = recorded.answer;
   if (expected.size() < 24) expected.pop_back();  // the end token
   EXPECT_EQ(branches->generate({}, 24)[0], expected);

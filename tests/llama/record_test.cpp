@@ -149,7 +149,8 @@ TEST(RecordRealModel, AttentionIsTheSoftmaxOfRecordedQueriesAndKeys) {
       "century and a half keepers lived there with their families, two days from the nearest shop when the Kyle of Durness "
       "was rough, and grew potatoes behind a wall that kept the salt away. The light was made automatic in March 1998, and "
       "the last three keepers left by helicopter. Walkers still reach it by a ferry and a minibus, and find a cafe in the "
-      "old engine house which, by its owner's promise, never closes. When was the light made automatic?");
+      "old engine house which, by its owner's promise, never closes. On clear nights its beam was seen from Orkney, forty "
+      "sea miles to the north-east, and fishermen set their watches by it. When was the light made automatic?");
   const std::vector<Token> prompt = model->tokenize(text, true, true);
   ASSERT_GT(prompt.size(), 180U);
   EXPECT_EQ(model->detokenize(prompt), text);

@@ -60,7 +60,8 @@ llama_context_params context_params(const SessionOptions& options) {
   // One decode is one graph, so that a row of a node is a row of the batch.
   params.n_batch = static_cast<std::uint32_t>(options.batch);
   params.n_ubatch = params.n_batch;
-  params.n_outputs_max = static_cast<std::uint32_t>(options.outputs);
+  // The engine asserts, that is aborts, on room for fewer outputs than sequences.
+  params.n_outputs_max = static_cast<std::uint32_t>(std::max<std::int64_t>(options.outputs, options.sequences));
   params.n_seq_max = static_cast<std::uint32_t>(options.sequences);
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
