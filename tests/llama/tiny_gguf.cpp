@@ -28,7 +28,8 @@ class Writer {
     metadata();
     const int queries = model_.query_heads * model_.head_dim;
     const int cached = model_.kv_heads * model_.head_dim;
-    matrix("token_embd.weight", model_.embedding, model_.vocabulary, 1.0F);
+    // Gemma multiplies embeddings by the root of their size, and reads its logits off the same matrix.
+    matrix("token_embd.weight", model_.embedding, model_.vocabulary, gemma() ? 1 / root(model_.embedding) : 1.0F);
     norm("output_norm.weight");
     if (!gemma()) matrix("output.weight", model_.embedding, model_.vocabulary, 2.0F / root(model_.embedding));
     for (int i = 0; i < model_.layers; ++i) layer("blk." + std::to_string(i) + ".", queries, cached);
