@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
 
 #include <algorithm>
 #include <cmath>
@@ -102,8 +103,10 @@ TEST_P(TinyBranches, AMaskHidesItsEntriesFromItsHeadAndBranchOnly) {
   Observed masked;
   const std::vector<KeepMask> none{nothing(), nothing()};
   const std::vector<KeepMask> second{nothing(), mask};
-  const Logits plain_logits = score_all(*model_->branch_observed(prefix_, none, 20, plain.sink(model_->card())), tokens_);
-  const Logits masked_logits = score_all(*model_->branch_observed(prefix_, second, 20, masked.sink(model_->card())), tokens_);
+  const Logits plain_logits =
+      score_all(*model_->branch_observed(prefix_, none, 20, plain.sink(model_->card())), tokens_);
+  const Logits masked_logits =
+      score_all(*model_->branch_observed(prefix_, second, 20, masked.sink(model_->card())), tokens_);
 
   const auto group = static_cast<std::size_t>(model_->card().layers[kLayer].group());
   bool changed = false;
@@ -120,7 +123,8 @@ TEST_P(TinyBranches, AMaskHidesItsEntriesFromItsHeadAndBranchOnly) {
         for (const std::uint32_t p : pruned) lost += before[p];
         changed = changed || lost > 0.01;
         for (std::uint32_t p = 0; p < prefix_.size(); ++p)
-          ASSERT_NEAR(after[p], pruned.contains(p) ? 0.0 : before[p] / (1 - lost), 2e-5) << head << ' ' << row << ' ' << p;
+          ASSERT_NEAR(after[p], pruned.contains(p) ? 0.0 : before[p] / (1 - lost), 2e-5)
+              << head << ' ' << row << ' ' << p;
       }
     }
   }
@@ -137,7 +141,8 @@ TEST_P(TinyBranches, WithoutPruningLogitsAreThoseOfAPlainRun) {
   // A plain run: prefix and tokens as one sequence, one step at a time.
   std::vector<Token> whole = prefix_;
   for (std::size_t step = 0; step < tokens_.size(); ++step) {
-    const Logits plain = score_all(*model_->branch(whole, std::vector<KeepMask>{nothing()}, 1), std::span(tokens_).subspan(step, 1));
+    const Logits plain =
+        score_all(*model_->branch(whole, std::vector<KeepMask>{nothing()}, 1), std::span(tokens_).subspan(step, 1));
     whole.push_back(tokens_[step]);
     for (std::size_t b = 0; b < masks.size(); ++b) {
       EXPECT_LT(std::abs(kl(plain[0][0], branched[step][b])), kRounding) << step;
@@ -157,7 +162,8 @@ TEST_P(TinyBranches, BranchesWithTheSameMaskAgreeAndDoNotSeeEachOther) {
   }
   for (std::size_t b = 0; b < masks.size(); ++b) {
     const Logits alone = score_all(*model_->branch(prefix_, {&masks[b], 1}, 20), tokens_);
-    for (std::size_t step = 0; step < alone.size(); ++step) EXPECT_LT(std::abs(kl(alone[step][0], together[step][b])), kRounding);
+    for (std::size_t step = 0; step < alone.size(); ++step)
+      EXPECT_LT(std::abs(kl(alone[step][0], together[step][b])), kRounding);
   }
 }
 
@@ -221,8 +227,52 @@ TEST_P(TinyBranches, GenerateFollowsScore) {
   }
 }
 
+TEST_P(TinyBranches, PruningThePrefixAltogetherLeavesTheAddedTokens) {
+  KeepMask mask = nothing();
+  for (auto& layer : mask.pruned)
+    for (auto& head : layer)
+      for (std::uint32_t p = 0; p < prefix_.size(); ++p) head.push_back(p);
+  const std::vector<KeepMask> masks{mask};
+  for (const auto& step : score_all(*model_->branch(prefix_, masks, 20), tokens_))
+    for (const float logit : step[0]) ASSERT_TRUE(std::isfinite(logit));
+}
+
 INSTANTIATE_TEST_SUITE_P(Architectures, TinyBranches, testing::Values(tiny_llama(), tiny_qwen2(), tiny_gemma()),
                          [](const auto& test) { return test.param.architecture; });
+
+// Attention of layer 0 on random prefixes, batches and masks, against the unmasked rows without the pruned entries.
+RC_GTEST_PROP(BranchesProperty, MaskedRowsAreTheUnmaskedOnesRenormalised, ()) {
+  const ScratchFolder folder;
+  write_tiny_gguf({.layers = 1, .query_heads = 6, .kv_heads = 3, .head_dim = 8, .embedding = 48}, folder / "m.gguf");
+  LlamaModel model({.model = folder / "m.gguf", .threads = 1, .batch = *rc::gen::inRange(1, 40)});
+  const auto prefix =
+      random_tokens(*rc::gen::inRange<std::size_t>(1, 60), model.card(), *rc::gen::arbitrary<std::uint32_t>());
+  const auto tokens =
+      random_tokens(*rc::gen::inRange<std::size_t>(1, 9), model.card(), *rc::gen::arbitrary<std::uint32_t>());
+  std::vector<KeepMask> masks(*rc::gen::inRange<std::size_t>(1, 5), KeepMask::everything(model.card()));
+  const std::vector<KeepMask> none = masks;
+  for (KeepMask& mask : masks)
+    for (auto& head : mask.pruned[0])
+      for (std::uint32_t p = 0; p < prefix.size(); ++p)
+        if (*rc::gen::arbitrary<bool>()) head.push_back(p);
+  Observed plain;
+  Observed masked;
+  score_all(*model.branch_observed(prefix, none, 9, plain.sink(model.card())), tokens);
+  score_all(*model.branch_observed(prefix, masks, 9, masked.sink(model.card())), tokens);
+  for (std::size_t head = 0; head < 6; ++head) {
+    for (std::size_t row = 0; row < plain.layers[0][head].size(); ++row) {
+      const auto& before = plain.layers[0][head][row];
+      const auto& pruned = masks[row % masks.size()].pruned[0][head / 2];
+      double lost = 0;
+      for (const std::uint32_t p : pruned) lost += before[p];
+      for (std::uint32_t p = 0; p < prefix.size(); ++p) {
+        const bool gone = std::ranges::binary_search(pruned, p);
+        const double expected = gone ? 0.0 : before[p] / (1 - lost);
+        RC_ASSERT(std::abs(masked.layers[0][head][row][p] - expected) <= 1e-5 + 1e-6 / (1 - lost));
+      }
+    }
+  }
+}
 
 TEST(BranchesRealModel, PruningNothingCostsNothingAndPruningMuchDoes) {
   const auto model = open_real_model(128);

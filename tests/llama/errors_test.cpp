@@ -47,9 +47,11 @@ TEST_F(LlamaErrors, TextFileAndEmptyFile) {
 TEST_F(LlamaErrors, TruncatedAtAnyLength) {
   write_tiny_gguf(tiny_llama(), folder_ / "whole.gguf");
   const auto size = std::filesystem::file_size(folder_ / "whole.gguf");
-  for (const std::uintmax_t length : {std::uintmax_t{4}, std::uintmax_t{5}, std::uintmax_t{24}, std::uintmax_t{100}, std::uintmax_t{700},
-                                      std::uintmax_t{2000}, size / 4, size / 2, size - 4096, size - 1}) {
-    std::filesystem::copy_file(folder_ / "whole.gguf", folder_ / "cut.gguf", std::filesystem::copy_options::overwrite_existing);
+  for (const std::uintmax_t length :
+       {std::uintmax_t{4}, std::uintmax_t{5}, std::uintmax_t{24}, std::uintmax_t{100}, std::uintmax_t{700},
+        std::uintmax_t{2000}, size / 4, size / 2, size - 4096, size - 1}) {
+    std::filesystem::copy_file(folder_ / "whole.gguf", folder_ / "cut.gguf",
+                               std::filesystem::copy_options::overwrite_existing);
     std::filesystem::resize_file(folder_ / "cut.gguf", length);
     EXPECT_THAT(refusal(folder_ / "cut.gguf"), HasSubstr("cut.gguf")) << length;
   }
@@ -115,7 +117,8 @@ TEST_F(LlamaErrors, NoTokenizer) {
 
 TEST(LlamaText, RoundTripsBytesAndSpecialTokens) {
   const auto model = open_real_model(64);
-  for (const std::string& text : {std::string("plain words"), std::string(" leading  and\ttabs\n\n"), std::string("caf\xC3\xA9 \xE6\x97\xA5\xE6\x9C\xAC"),
+  for (const std::string& text : {std::string("plain words"), std::string(" leading  and\ttabs\n\n"),
+                                  std::string("caf\xC3\xA9 \xE6\x97\xA5\xE6\x9C\xAC"),
                                   std::string("<|im_start|>user\nhi<|im_end|>"), std::string()}) {
     for (const bool special : {true, false}) {
       const auto tokens = model->tokenize(text, false, special);

@@ -50,7 +50,8 @@ TEST_P(TinyRecord, CardTellsWhatTheFileSays) {
   const ModelCard card = open(64)->card();
   EXPECT_EQ(card.architecture, tiny.architecture);
   EXPECT_EQ(card.name, "tiny " + tiny.architecture);
-  EXPECT_EQ(card.layers, std::vector<LayerShape>(static_cast<std::size_t>(tiny.layers), {tiny.query_heads, tiny.kv_heads, tiny.head_dim}));
+  EXPECT_EQ(card.layers, std::vector<LayerShape>(static_cast<std::size_t>(tiny.layers),
+                                                 {tiny.query_heads, tiny.kv_heads, tiny.head_dim}));
   EXPECT_EQ(card.context_length, tiny.context);
   EXPECT_EQ(card.vocabulary, tiny.vocabulary);
   EXPECT_EQ(card.embedding, tiny.embedding);
@@ -144,12 +145,18 @@ TEST(Record, ExceptionsOfTheSinkComeOut) {
 TEST(RecordRealModel, AttentionIsTheSoftmaxOfRecordedQueriesAndKeys) {
   const auto model = open_real_model(64);
   const std::string text = model->chat(
-      "The lighthouse at Cape Wrath was first lit on Christmas Day in 1828. It was built by Robert Stevenson, whose family "
-      "planned most of Scotland's lights, from granite that was cut at Clash Carnoch and rolled down to the site. For a "
-      "century and a half keepers lived there with their families, two days from the nearest shop when the Kyle of Durness "
-      "was rough, and grew potatoes behind a wall that kept the salt away. The light was made automatic in March 1998, and "
-      "the last three keepers left by helicopter. Walkers still reach it by a ferry and a minibus, and find a cafe in the "
-      "old engine house which, by its owner's promise, never closes. On clear nights its beam was seen from Orkney, forty "
+      "The lighthouse at Cape Wrath was first lit on Christmas Day in 1828. It was built by Robert Stevenson, whose "
+      "family "
+      "planned most of Scotland's lights, from granite that was cut at Clash Carnoch and rolled down to the site. For "
+      "a "
+      "century and a half keepers lived there with their families, two days from the nearest shop when the Kyle of "
+      "Durness "
+      "was rough, and grew potatoes behind a wall that kept the salt away. The light was made automatic in March 1998, "
+      "and "
+      "the last three keepers left by helicopter. Walkers still reach it by a ferry and a minibus, and find a cafe in "
+      "the "
+      "old engine house which, by its owner's promise, never closes. On clear nights its beam was seen from Orkney, "
+      "forty "
       "sea miles to the north-east, and fishermen set their watches by it. When was the light made automatic?");
   const std::vector<Token> prompt = model->tokenize(text, true, true);
   ASSERT_GT(prompt.size(), 180U);

@@ -93,8 +93,10 @@ std::vector<Token> random_tokens(std::size_t count, const ModelCard& card, std::
 
 std::unique_ptr<Model> open_real_model(int batch) {
   const char* file = std::getenv("DEPTHKV_MODEL");
-  if (file == nullptr) throw std::runtime_error("DEPTHKV_MODEL is unset: run scripts/setup, then source scripts/env.sh");
-  return open_llama_model({.model = file, .threads = 1, .batch = batch});  // the engine's threads spin when cores are shared
+  if (file == nullptr)
+    throw std::runtime_error("DEPTHKV_MODEL is unset: run scripts/setup, then source scripts/env.sh");
+  return open_llama_model(
+      {.model = file, .threads = 1, .batch = batch});  // the engine's threads spin when cores are shared
 }
 
 }  // namespace depthkv

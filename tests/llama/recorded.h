@@ -9,9 +9,9 @@
 namespace depthkv {
 
 struct RecordedLayer {
-  std::vector<float> keys;                         // [position, KV heads, d]
-  std::vector<float> values;                       // [position, KV heads, d]
-  std::vector<float> queries;                      // [position, query heads, d]
+  std::vector<float> keys;                                 // [position, KV heads, d]
+  std::vector<float> values;                               // [position, KV heads, d]
+  std::vector<float> queries;                              // [position, query heads, d]
   std::vector<std::vector<std::vector<float>>> attention;  // [position][query head][key]
 };
 

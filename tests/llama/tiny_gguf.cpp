@@ -16,7 +16,10 @@ namespace {
 class Writer {
  public:
   explicit Writer(const TinyModel& model)
-      : model_(model), random_(model.seed), gguf_(gguf_init_empty()), ggml_(ggml_init({std::size_t{64} << 20, nullptr, false})) {}
+      : model_(model),
+        random_(model.seed),
+        gguf_(gguf_init_empty()),
+        ggml_(ggml_init({std::size_t{64} << 20, nullptr, false})) {}
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
   ~Writer() {
@@ -109,8 +112,18 @@ class Writer {
 }  // namespace
 
 TinyModel tiny_llama() { return {}; }
-TinyModel tiny_qwen2() { return {.architecture = "qwen2", .layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 16, .embedding = 96, .seed = 2}; }
-TinyModel tiny_gemma() { return {.architecture = "gemma", .query_heads = 2, .kv_heads = 1, .head_dim = 64, .embedding = 64, .seed = 3}; }
+TinyModel tiny_qwen2() {
+  return {.architecture = "qwen2",
+          .layers = 2,
+          .query_heads = 6,
+          .kv_heads = 2,
+          .head_dim = 16,
+          .embedding = 96,
+          .seed = 2};
+}
+TinyModel tiny_gemma() {
+  return {.architecture = "gemma", .query_heads = 2, .kv_heads = 1, .head_dim = 64, .embedding = 64, .seed = 3};
+}
 TinyModel tiny_gemma2() { return {.architecture = "gemma2", .layers = 2, .seed = 4}; }
 
 void write_tiny_gguf(const TinyModel& model, const std::filesystem::path& file) { Writer(model).write(file); }
