@@ -71,6 +71,40 @@ TEST_P(TinyRecord, AttentionIsTheSoftmaxOfRecordedQueriesAndKeys) {
   expect_attention_matches(record_all(*model, prompt, answer, 0, std::vector<bool>(model->card().layers.size(), true)));
 }
 
+// Projections of layer 0 by plain loops from the file's weights. Rotation leaves position 0 as it is.
+TEST_P(TinyRecord, FirstLayerIsWhatTheWeightsSay) {
+  const auto model = open(16);
+  const auto prompt = random_tokens(23, model->card(), 12);
+  const RecordedLayer layer = record_all(*model, prompt, {}, 0, {}).layers[0];
+  const auto file = folder_ / "m.gguf";
+  const auto size = static_cast<std::size_t>(GetParam().embedding);
+  const auto embeddings = read_tensor(file, "token_embd.weight");
+  const auto norm = read_tensor(file, "blk.0.attn_norm.weight");
+  const bool gemma = GetParam().architecture == "gemma";
+
+  const auto check = [&](const std::string& name, const std::vector<float>& seen, std::size_t positions, double scale) {
+    const auto weights = read_tensor(file, "blk.0." + name + ".weight");
+    const auto bias = read_tensor(file, "blk.0." + name + ".bias");
+    const std::size_t width = weights.size() / size;
+    ASSERT_EQ(seen.size(), width * prompt.size());
+    for (std::size_t position = 0; position < positions; ++position) {
+      const float* x = embeddings.data() + static_cast<std::size_t>(prompt[position]) * size;
+      const double gain = gemma ? std::sqrt(static_cast<double>(size)) : 1.0;
+      double square = 0;
+      for (std::size_t i = 0; i < size; ++i) square += gain * x[i] * gain * x[i];
+      const double shrink = gain / std::sqrt(square / static_cast<double>(size) + 1e-5);
+      for (std::size_t out = 0; out < width; ++out) {
+        double sum = bias.empty() ? 0 : bias[out];
+        for (std::size_t i = 0; i < size; ++i) sum += shrink * x[i] * norm[i] * weights[out * size + i];
+        ASSERT_NEAR(seen[position * width + out], scale * sum, 5e-3) << name << ' ' << position << ' ' << out;
+      }
+    }
+  };
+  check("attn_v", layer.values, prompt.size(), 1);
+  check("attn_k", layer.keys, 1, 1);
+  check("attn_q", layer.queries, 1, gemma ? 1 / std::sqrt(GetParam().head_dim) : 1);
+}
+
 TEST_P(TinyRecord, GeneratedAnswerIsRecordedLikeAGivenOne) {
   const auto model = open(32);
   const auto prompt = random_tokens(70, model->card(), 9);

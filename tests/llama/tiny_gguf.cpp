@@ -128,6 +128,20 @@ TinyModel tiny_gemma2() { return {.architecture = "gemma2", .layers = 2, .seed =
 
 void write_tiny_gguf(const TinyModel& model, const std::filesystem::path& file) { Writer(model).write(file); }
 
+std::vector<float> read_tensor(const std::filesystem::path& file, const std::string& name) {
+  ggml_context* data = nullptr;
+  gguf_context* gguf = gguf_init_from_file(file.c_str(), {false, &data});
+  if (gguf == nullptr) throw std::runtime_error("cannot read " + file.string());
+  std::vector<float> values;
+  if (const ggml_tensor* tensor = ggml_get_tensor(data, name.c_str())) {
+    const auto* first = static_cast<const float*>(tensor->data);
+    values.assign(first, first + ggml_nelements(tensor));
+  }
+  gguf_free(gguf);
+  ggml_free(data);
+  return values;
+}
+
 ScratchFolder::ScratchFolder() {
   std::string name = (std::filesystem::temp_directory_path() / "depthkv_llama_XXXXXX").string();
   if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);

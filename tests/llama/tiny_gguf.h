@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "depthkv/model.h"
 
@@ -27,6 +28,9 @@ TinyModel tiny_gemma();   // one KV head, heads wider than embedding / heads
 TinyModel tiny_gemma2();  // sliding windows
 
 void write_tiny_gguf(const TinyModel& model, const std::filesystem::path& file);
+
+// The values of one tensor of such a file, empty if it has none of that name.
+std::vector<float> read_tensor(const std::filesystem::path& file, const std::string& name);
 
 // A folder that disappears with the test.
 class ScratchFolder {
