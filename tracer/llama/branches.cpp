@@ -28,8 +28,9 @@ SessionOptions session_options(const ModelCard& card, std::int64_t prefix, std::
   if (branches == 0) throw Error("no mask was given to branch from; an empty mask prunes nothing");
   if (prefix == 0) throw InputError("the prefix of the branches is empty; prune after at least one token");
   if (capacity < 0 || prefix + capacity > card.context_length)
-    throw InputError(fmt::format("a prefix of {} tokens and {} more do not fit the context of {}, {} tokens; shorten the prompt",
-                                 prefix, capacity, card.name, card.context_length));
+    throw InputError(
+        fmt::format("a prefix of {} tokens and {} more do not fit the context of {}, {} tokens; shorten the prompt",
+                    prefix, capacity, card.name, card.context_length));
   const std::int64_t rows = rows_per_batch(card, branches, options.batch);
   return {.cells = prefix + static_cast<std::int64_t>(branches) * std::max<std::int64_t>(capacity, 1),
           .batch = std::max<std::int64_t>(std::min<std::int64_t>(options.batch, std::max(prefix, rows)), rows),
@@ -141,9 +142,10 @@ std::vector<std::vector<Token>> LlamaBranches::generate(std::span<const Token> l
   std::vector<std::size_t> open;  // branches that go on
   std::vector<Token> next(branches_, greedy(prefix_logits_));
   for (std::size_t b = 0; b < branches_; ++b) open.push_back(b);
-  feed(lead, static_cast<std::int64_t>(lead.size()) - 1, [&](std::int64_t, std::span<const std::span<const float>> logits) {
-    for (std::size_t b = 0; b < branches_; ++b) next[b] = greedy(logits[b]);
-  });
+  feed(lead, static_cast<std::int64_t>(lead.size()) - 1,
+       [&](std::int64_t, std::span<const std::span<const float>> logits) {
+         for (std::size_t b = 0; b < branches_; ++b) next[b] = greedy(logits[b]);
+       });
   for (std::int64_t step = 0;; ++step) {
     std::erase_if(open, [&](std::size_t b) { return llama_vocab_is_eog(vocab_, next[b]); });
     for (const std::size_t b : open) answers[b].push_back(next[b]);

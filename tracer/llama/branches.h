@@ -22,8 +22,8 @@ class LlamaBranches : public Branches {
     // rows are step-major, branch b of step s at row s * branches + b; its width is the engine's cache.
     LayerSink observer;
   };
-  LlamaBranches(llama_model* model, const ModelCard& card, std::span<const Token> prefix, std::span<const KeepMask> masks,
-                std::int64_t capacity, Options options);
+  LlamaBranches(llama_model* model, const ModelCard& card, std::span<const Token> prefix,
+                std::span<const KeepMask> masks, std::int64_t capacity, Options options);
 
   void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) override;
   std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) override;

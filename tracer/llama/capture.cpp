@@ -81,7 +81,8 @@ void Capture::take_keys(const ggml_tensor& product, int layer) {
   const ggml_tensor& cache = *product.src[0]->view_src;
   const std::int64_t row = std::int64_t{heads.kv_heads} * heads.head_dim;
   if (cache.ne[0] != row)
-    throw Error(fmt::format("{} has rows of {}, expected {} heads of {}", cache.name, cache.ne[0], heads.kv_heads, heads.head_dim));
+    throw Error(fmt::format("{} has rows of {}, expected {} heads of {}", cache.name, cache.ne[0], heads.kv_heads,
+                            heads.head_dim));
   block_.resize(to_size(rows_ * row));
   read_cache(cache, first_ * row, block_, scratch_);
   deliver(Channel::keys, layer, 0);
@@ -111,7 +112,8 @@ void Capture::take_queries(const ggml_tensor& product, int layer) {
   const ggml_tensor& queries = *product.src[1];
   check_shape(queries, rows_, heads.query_heads);
   if (queries.ne[0] != heads.head_dim || queries.nb[0] != sizeof(float))
-    throw Error(fmt::format("{} has vectors of {} dimensions, expected {} adjacent ones", queries.name, queries.ne[0], heads.head_dim));
+    throw Error(fmt::format("{} has vectors of {} dimensions, expected {} adjacent ones", queries.name, queries.ne[0],
+                            heads.head_dim));
   const std::span<const std::byte> bytes = host_bytes(queries, scratch_);
   const std::size_t vector = to_size(heads.head_dim);
   block_.resize(to_size(rows_ * heads.query_heads) * vector);
@@ -126,11 +128,13 @@ void Capture::take_attention(const ggml_tensor& softmax, int layer) {
   const LayerShape& heads = shape(layer);
   check_shape(softmax, rows_, heads.query_heads);
   if (softmax.ne[0] < width_ || !ggml_is_contiguous(&softmax))
-    throw Error(fmt::format("{} is {} wide, expected {} positions or more, adjacent", softmax.name, softmax.ne[0], width_));
+    throw Error(
+        fmt::format("{} is {} wide, expected {} positions or more, adjacent", softmax.name, softmax.ne[0], width_));
   const std::span<const std::byte> bytes = host_bytes(softmax, scratch_);
   block_.resize(to_size(heads.query_heads * rows_ * width_));
   for (std::size_t line = 0; line < to_size(heads.query_heads * rows_); ++line)
-    std::memcpy(block_.data() + line * to_size(width_), bytes.data() + line * softmax.nb[1], to_size(width_) * sizeof(float));
+    std::memcpy(block_.data() + line * to_size(width_), bytes.data() + line * softmax.nb[1],
+                to_size(width_) * sizeof(float));
   deliver(Channel::attention, layer, width_);
 }
 
@@ -141,17 +145,17 @@ void Capture::deliver(Channel channel, int layer, std::int64_t width) {
 void check_cells(const ggml_tensor& key_store, std::int64_t first, std::int64_t rows) {
   const ggml_tensor& indices = *key_store.src[1];
   if (indices.type != GGML_TYPE_I64 || indices.ne[0] != rows)
-    throw Error(fmt::format("{} holds {} {} indices, expected {} i64", indices.name, indices.ne[0], ggml_type_name(indices.type), rows));
+    throw Error(fmt::format("{} holds {} {} indices, expected {} i64", indices.name, indices.ne[0],
+                            ggml_type_name(indices.type), rows));
   std::vector<std::int64_t> cells(to_size(rows));
   ggml_backend_tensor_get(&indices, cells.data(), 0, cells.size() * sizeof(std::int64_t));
   for (std::int64_t i = 0; i < rows; ++i)
     if (cells[to_size(i)] != first + i)
-      throw Error(fmt::format("the engine put position {} into cache cell {}, expected cell {}; this engine version is not supported",
-                              first + i, cells[to_size(i)], first + i));
+      throw Error(fmt::format(
+          "the engine put position {} into cache cell {}, expected cell {}; this engine version is not supported",
+          first + i, cells[to_size(i)], first + i));
 }
 
-bool CellCheck::wants(const ggml_tensor& node) {
-  return node.op == GGML_OP_SET_ROWS && key_cache_layer(&node) == 0;
-}
+bool CellCheck::wants(const ggml_tensor& node) { return node.op == GGML_OP_SET_ROWS && key_cache_layer(&node) == 0; }
 
 }  // namespace depthkv

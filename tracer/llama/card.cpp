@@ -29,7 +29,8 @@ class Probe : public Watcher {
     } else if (node.op == GGML_OP_SOFT_MAX && is_attention_softmax(node)) {
       const ggml_tensor& product = *product_under(node.src[0]);
       const auto heads = static_cast<int>(product.src[1]->ne[2]);
-      shapes_[layer_of(product)] = {heads, static_cast<int>(product.src[0]->ne[2]), static_cast<int>(product.src[1]->ne[0])};
+      shapes_[layer_of(product)] = {heads, static_cast<int>(product.src[0]->ne[2]),
+                                    static_cast<int>(product.src[1]->ne[0])};
       facts_.push_back(softmax_facts(node));
     }
     return false;
@@ -38,15 +39,16 @@ class Probe : public Watcher {
 
   void describe(ModelCard& card, int layers, const std::string& file) const {
     const auto refuse = [&](const std::string& why) -> InputError {
-      return InputError(fmt::format("{} (architecture {}) {}, which is not supported; choose a plain attention model", file,
-                                    card.architecture, why));
+      return InputError(fmt::format("{} (architecture {}) {}, which is not supported; choose a plain attention model",
+                                    file, card.architecture, why));
     };
     if (static_cast<int>(shapes_.size()) != layers)
       throw refuse(fmt::format("has {} layers of which {} show a plain attention softmax", layers, shapes_.size()));
     for (const auto& [layer, shape] : shapes_) {
       const auto width = value_width_.find(layer);
-      if (layer != static_cast<int>(card.layers.size()) || shape.kv_heads <= 0 || shape.query_heads % shape.kv_heads != 0 ||
-          width == value_width_.end() || width->second != std::int64_t{shape.kv_heads} * shape.head_dim)
+      if (layer != static_cast<int>(card.layers.size()) || shape.kv_heads <= 0 ||
+          shape.query_heads % shape.kv_heads != 0 || width == value_width_.end() ||
+          width->second != std::int64_t{shape.kv_heads} * shape.head_dim)
         throw refuse(fmt::format("has keys and values of different shapes in layer {}", layer));
       card.layers.push_back(shape);
     }
@@ -54,7 +56,8 @@ class Probe : public Watcher {
     for (const SoftmaxFacts& facts : facts_) {
       if (facts.position_bias) throw refuse("adds position biases to its logits");
       if (facts.sinks) throw refuse("has attention sinks");
-      if (facts.scale != first.scale || facts.softcap != first.softcap) throw refuse("has softmax scales that differ between layers");
+      if (facts.scale != first.scale || facts.softcap != first.softcap)
+        throw refuse("has softmax scales that differ between layers");
     }
     // The engine caps before it scales; the card says after. They are the same only without a scale.
     if (first.softcap != 0 && first.scale != 1) throw refuse("caps its logits before scaling them");
@@ -84,17 +87,20 @@ std::string rotary_layout(const llama_model* model) {
 void check_gguf(const std::filesystem::path& file) {
   std::error_code status;
   if (!std::filesystem::is_regular_file(file, status))
-    throw InputError(fmt::format("{}: no such file, expected a GGUF model; check the path of the model", file.string()));
+    throw InputError(
+        fmt::format("{}: no such file, expected a GGUF model; check the path of the model", file.string()));
   char magic[4] = {};
   std::ifstream in(file, std::ios::binary);
   if (!in.read(magic, sizeof magic) || std::string_view(magic, 4) != "GGUF")
-    throw InputError(fmt::format("{}: not a GGUF model (its first four bytes are not \"GGUF\"); convert the model first", file.string()));
+    throw InputError(fmt::format(
+        "{}: not a GGUF model (its first four bytes are not \"GGUF\"); convert the model first", file.string()));
 }
 
 void check_supported(const llama_model* model, const std::filesystem::path& file) {
   const auto refuse = [&](std::string_view kind) {
-    throw InputError(fmt::format("{} (architecture {}) is {}, which is not supported; choose a decoder whose every layer has full attention",
-                                 file.string(), metadata(model, "general.architecture", "unknown"), kind));
+    throw InputError(fmt::format(
+        "{} (architecture {}) is {}, which is not supported; choose a decoder whose every layer has full attention",
+        file.string(), metadata(model, "general.architecture", "unknown"), kind));
   };
   if (llama_model_has_encoder(model) || !llama_model_has_decoder(model)) refuse("an encoder");
   if (llama_model_is_recurrent(model)) refuse("recurrent");
@@ -118,7 +124,8 @@ std::string fingerprint(const std::filesystem::path& file) {
     in.clear();
     in.seekg(static_cast<std::streamoff>(last / (count - 1) * i + last % (count - 1) * i / (count - 1)));
     in.read(block.data(), static_cast<std::streamsize>(kBlock));
-    for (std::streamsize j = 0; j < in.gcount(); ++j) mix(static_cast<std::uint8_t>(block[static_cast<std::size_t>(j)]));
+    for (std::streamsize j = 0; j < in.gcount(); ++j)
+      mix(static_cast<std::uint8_t>(block[static_cast<std::size_t>(j)]));
   }
   return fmt::format("{:016x}", hash);
 }

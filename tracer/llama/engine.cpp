@@ -35,7 +35,8 @@ void keep_errors(ggml_log_level level, const char* text, void* /*unused*/) noexc
 // llama_batch in the engine's own layout, freed with it.
 class Batch {
  public:
-  explicit Batch(std::span<const BatchRow> rows) : batch_(llama_batch_init(static_cast<std::int32_t>(rows.size()), 0, 1)) {
+  explicit Batch(std::span<const BatchRow> rows)
+      : batch_(llama_batch_init(static_cast<std::int32_t>(rows.size()), 0, 1)) {
     batch_.n_tokens = static_cast<std::int32_t>(rows.size());
     for (std::size_t i = 0; i < rows.size(); ++i) {
       batch_.token[i] = rows[i].token;
@@ -60,7 +61,8 @@ llama_context_params context_params(const SessionOptions& options) {
   // One decode is one graph, so that a row of a node is a row of the batch.
   params.n_batch = static_cast<std::uint32_t>(options.batch);
   params.n_ubatch = params.n_batch;
-  params.n_outputs_max = static_cast<std::uint32_t>(options.outputs);
+  // The engine asserts, that is aborts, on room for fewer outputs than sequences.
+  params.n_outputs_max = static_cast<std::uint32_t>(std::max<std::int64_t>(options.outputs, options.sequences));
   params.n_seq_max = static_cast<std::uint32_t>(options.sequences);
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
@@ -91,12 +93,12 @@ std::string engine_complaint() {
 }
 
 Session::Session(llama_model* model, const SessionOptions& options)
-    : options_(options),
-      vocabulary_(static_cast<std::size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model)))) {
+    : options_(options), vocabulary_(static_cast<std::size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model)))) {
   if (options_.threads <= 0) options_.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   if (static_cast<std::size_t>(options_.sequences) > llama_max_parallel_sequences())
-    throw Error(fmt::format("{} sequences were asked for, the engine can hold at most {}; verify fewer policies at once",
-                            options_.sequences, llama_max_parallel_sequences()));
+    throw Error(
+        fmt::format("{} sequences were asked for, the engine can hold at most {}; verify fewer policies at once",
+                    options_.sequences, llama_max_parallel_sequences()));
   llama_context_params params = context_params(options_);
   params.cb_eval = on_node;
   params.cb_eval_user_data = this;
@@ -112,8 +114,9 @@ void Session::decode(std::span<const BatchRow> rows) {
     throw Error(fmt::format("a batch of {} tokens was given to a session for {}", rows.size(), options_.batch));
   for (const BatchRow& row : rows)
     if (row.token < 0 || static_cast<std::size_t>(row.token) >= vocabulary_)
-      throw InputError(fmt::format("token {} is outside the model's vocabulary of {}; was it made by another model's tokenizer?",
-                                   row.token, vocabulary_));
+      throw InputError(
+          fmt::format("token {} is outside the model's vocabulary of {}; was it made by another model's tokenizer?",
+                      row.token, vocabulary_));
   error_ = nullptr;
   engine_complaint();
   const Batch batch(rows);
@@ -138,7 +141,8 @@ void Session::copy_sequence(int from, int to) {
 
 void Session::rewind(int sequence, std::int64_t first) {
   if (!llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, static_cast<llama_pos>(first), -1))
-    throw Error(fmt::format("the engine cannot drop positions from {} on; its cache is of a kind that DepthKV does not support", first));
+    throw Error(fmt::format(
+        "the engine cannot drop positions from {} on; its cache is of a kind that DepthKV does not support", first));
 }
 
 bool Session::on_node(ggml_tensor* node, bool ask, void* self) noexcept {

@@ -33,7 +33,8 @@ Mask::Mask(const ModelCard& card, std::span<const KeepMask> masks, std::int64_t 
     for (std::size_t head = 0; head < runs_[layer].size(); ++head) {
       std::vector<Runs> branches;
       for (const KeepMask& mask : masks) branches.push_back(runs_of(mask.pruned[layer][head], tokens));
-      if (std::ranges::any_of(branches, [](const Runs& runs) { return !runs.empty(); })) runs_[layer][head] = std::move(branches);
+      if (std::ranges::any_of(branches, [](const Runs& runs) { return !runs.empty(); }))
+        runs_[layer][head] = std::move(branches);
     }
   }
 }
@@ -41,8 +42,10 @@ Mask::Mask(const ModelCard& card, std::span<const KeepMask> masks, std::int64_t 
 Mask::Runs Mask::runs_of(std::span<const std::uint32_t> pruned, std::int64_t tokens) {
   Runs runs;
   for (const std::uint32_t position : pruned) {
-    if (position >= tokens) throw Error(fmt::format("a mask prunes position {} of a prefix of {} tokens", position, tokens));
-    if (!runs.empty() && position < runs.back().end) throw Error(fmt::format("a mask's positions are not ascending at {}", position));
+    if (position >= tokens)
+      throw Error(fmt::format("a mask prunes position {} of a prefix of {} tokens", position, tokens));
+    if (!runs.empty() && position < runs.back().end)
+      throw Error(fmt::format("a mask's positions are not ascending at {}", position));
     if (!runs.empty() && position == runs.back().end) {
       ++runs.back().end;
     } else {
@@ -70,8 +73,8 @@ void Mask::take(ggml_tensor& node) {
   if (node.type != GGML_TYPE_F32 || !ggml_is_contiguous(&node) || to_size(node.ne[1]) != row_branches_.size() ||
       node.ne[2] != shape.query_heads || node.ne[3] != 1)
     throw Error(fmt::format("{} is {} [{}, {}, {}, {}], expected adjacent f32 with {} rows and {} heads", node.name,
-                            ggml_type_name(node.type), node.ne[0], node.ne[1], node.ne[2], node.ne[3], row_branches_.size(),
-                            shape.query_heads));
+                            ggml_type_name(node.type), node.ne[0], node.ne[1], node.ne[2], node.ne[3],
+                            row_branches_.size(), shape.query_heads));
   const std::size_t plane = row_branches_.size() * to_size(width);
   const bool host = in_host_memory(node);
   for (int head = 0; head < shape.query_heads; ++head) {

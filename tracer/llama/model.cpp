@@ -23,8 +23,9 @@ LlamaModelHandle load(const LlamaOptions& options) {
   engine_complaint();
   LlamaModelHandle model(llama_model_load_from_file(options.model.c_str(), params));
   if (!model)
-    throw InputError(fmt::format("{}: the engine cannot load this model, the file may be cut short or of an unknown architecture{}",
-                                 options.model.string(), engine_complaint()));
+    throw InputError(
+        fmt::format("{}: the engine cannot load this model, the file may be cut short or of an unknown architecture{}",
+                    options.model.string(), engine_complaint()));
   check_supported(model.get(), options.model);
   return model;
 }
@@ -36,14 +37,17 @@ class Recording {
  public:
   Recording(llama_model* model, const ModelCard& card, const SessionOptions& options, std::vector<bool> attention,
             const LayerSink& sink)
-      : vocab_(llama_model_get_vocab(model)), capture_(card, sink, {true, std::move(attention)}), session_(model, options) {}
+      : vocab_(llama_model_get_vocab(model)),
+        capture_(card, sink, {true, std::move(attention)}),
+        session_(model, options) {}
 
   // Computes tokens from position first on; every row goes to the sink. Returns the greedy next token.
   Token run(std::span<const Token> tokens, std::int64_t first) {
     session_.watch({&cells_, &capture_});
     Token next = 0;
     for (std::size_t begin = 0; begin < tokens.size(); begin += static_cast<std::size_t>(session_.batch())) {
-      const auto chunk = tokens.subspan(begin, std::min(tokens.size() - begin, static_cast<std::size_t>(session_.batch())));
+      const auto chunk =
+          tokens.subspan(begin, std::min(tokens.size() - begin, static_cast<std::size_t>(session_.batch())));
       const std::int64_t position = first + static_cast<std::int64_t>(begin);
       const auto rows = static_cast<std::int64_t>(chunk.size());
       cells_.expect(position, rows);
@@ -69,7 +73,8 @@ class Recording {
  private:
   Token step(std::span<const Token> tokens, std::int64_t first) {
     std::vector<BatchRow> rows;
-    for (const Token token : tokens) rows.push_back({.token = token, .position = first + static_cast<std::int64_t>(rows.size())});
+    for (const Token token : tokens)
+      rows.push_back({.token = token, .position = first + static_cast<std::int64_t>(rows.size())});
     rows.back().logits = true;
     session_.decode(rows);
     return greedy(session_.logits(rows.size() - 1));
@@ -84,7 +89,9 @@ class Recording {
 }  // namespace
 
 LlamaModel::LlamaModel(const LlamaOptions& options)
-    : options_(options), model_(load(options)), card_(make_card(model_.get(), options.model, options.threads, offloads(options))) {}
+    : options_(options),
+      model_(load(options)),
+      card_(make_card(model_.get(), options.model, options.threads, offloads(options))) {}
 
 std::vector<Token> LlamaModel::tokenize(std::string_view text, bool with_bos, bool parse_special) const {
   return tokenize_text(llama_model_get_vocab(model_.get()), text, with_bos, parse_special);
@@ -102,10 +109,12 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
                                                    : static_cast<std::int64_t>(request.answer.size());
   if (prompt == 0) throw InputError("the prompt has no tokens; give at least one");
   if (prompt + more > card_.context_length)
-    throw InputError(fmt::format("a prompt of {} tokens and an answer of up to {} do not fit the context of {}, {} tokens; shorten them",
-                                 prompt, more, card_.name, card_.context_length));
+    throw InputError(fmt::format(
+        "a prompt of {} tokens and an answer of up to {} do not fit the context of {}, {} tokens; shorten them", prompt,
+        more, card_.name, card_.context_length));
   if (!request.attention.empty() && request.attention.size() != card_.layers.size())
-    throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), card_.name, card_.layers.size()));
+    throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), card_.name,
+                            card_.layers.size()));
 
   const SessionOptions session{.cells = prompt + more,
                                .batch = std::min<std::int64_t>(options_.batch, std::max(prompt, more)),
@@ -124,8 +133,9 @@ std::unique_ptr<Branches> LlamaModel::branch(std::span<const Token> prefix, std:
   return branch_observed(prefix, masks, capacity, {});
 }
 
-std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token> prefix, std::span<const KeepMask> masks,
-                                                           std::int64_t capacity, LayerSink observer) {
+std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token> prefix,
+                                                           std::span<const KeepMask> masks, std::int64_t capacity,
+                                                           LayerSink observer) {
   LlamaBranches::Options options{options_.threads, options_.batch, offloads(options_), std::move(observer)};
   return std::make_unique<LlamaBranches>(model_.get(), card_, prefix, masks, capacity, std::move(options));
 }

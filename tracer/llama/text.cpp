@@ -14,12 +14,15 @@ namespace {
 // The engine asserts, that is aborts, on vocabularies without text.
 void check_has_text(const llama_vocab* vocab) {
   if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE)
-    throw Error("the model file has no tokenizer, text cannot be turned into tokens or back; use a model file with a vocabulary");
+    throw Error(
+        "the model file has no tokenizer, text cannot be turned into tokens or back; use a model file with a "
+        "vocabulary");
 }
 
 void check_length(std::string_view text) {
   if (text.size() > std::numeric_limits<std::int32_t>::max() / 4)
-    throw InputError(fmt::format("a text of {} bytes was given to the tokenizer, at most 512 MiB is possible", text.size()));
+    throw InputError(
+        fmt::format("a text of {} bytes was given to the tokenizer, at most 512 MiB is possible", text.size()));
 }
 
 }  // namespace
@@ -55,7 +58,8 @@ std::string text_of(const llama_vocab* vocab, std::span<const Token> tokens) {
   std::vector<char> piece(64);
   for (const Token token : tokens) {
     if (token < 0 || token >= llama_vocab_n_tokens(vocab))
-      throw InputError(fmt::format("token {} is outside the model's vocabulary of {}", token, llama_vocab_n_tokens(vocab)));
+      throw InputError(
+          fmt::format("token {} is outside the model's vocabulary of {}", token, llama_vocab_n_tokens(vocab)));
     // Piece by piece: the engine's own detokenizer tidies spaces, and the bytes would no longer add up.
     const auto run = [&] {
       return llama_token_to_piece(vocab, token, piece.data(), static_cast<std::int32_t>(piece.size()), 0, true);
@@ -81,7 +85,8 @@ std::string chat_prompt(const llama_model* model, std::string_view user_message)
   const llama_chat_message message{"user", content.c_str()};
   std::string text(2 * content.size() + 256, '\0');
   const auto run = [&] {
-    return llama_chat_apply_template(chat_template, &message, 1, true, text.data(), static_cast<std::int32_t>(text.size()));
+    return llama_chat_apply_template(chat_template, &message, 1, true, text.data(),
+                                     static_cast<std::int32_t>(text.size()));
   };
   std::int32_t length = run();
   if (length > static_cast<std::int32_t>(text.size())) {
@@ -89,7 +94,9 @@ std::string chat_prompt(const llama_model* model, std::string_view user_message)
     length = run();
   }
   if (length < 0)
-    throw Error("the engine does not know the chat template of this model; use a model whose template is one of its built-in ones");
+    throw Error(
+        "the engine does not know the chat template of this model; use a model whose template is one of its built-in "
+        "ones");
   text.resize(static_cast<std::size_t>(length));
   return text;
 }
@@ -97,7 +104,8 @@ std::string chat_prompt(const llama_model* model, std::string_view user_message)
 Token greedy(std::span<const float> logits) {
   std::size_t best = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (std::isnan(logits[i])) throw Error(fmt::format("the model gave NaN as the logit of token {}; its file may be damaged", i));
+    if (std::isnan(logits[i]))
+      throw Error(fmt::format("the model gave NaN as the logit of token {}; its file may be damaged", i));
     if (logits[i] > logits[best]) best = i;
   }
   return static_cast<Token>(best);

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What record() delivered, put together per layer.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "depthkv/model.h"
+
+namespace depthkv {
+
+struct RecordedLayer {
+  std::vector<float> keys;                                 // [position, KV heads, d]
+  std::vector<float> values;                               // [position, KV heads, d]
+  std::vector<float> queries;                              // [position, query heads, d]
+  std::vector<std::vector<std::vector<float>>> attention;  // [position][query head][key]
+};
+
+struct Recorded {
+  ModelCard card;
+  std::vector<Token> answer;
+  std::vector<RecordedLayer> layers;
+};
+
+// Records and fails the test on a block that is out of order, doubled or of the wrong size.
+Recorded record_all(Model& model, std::span<const Token> prompt, std::span<const Token> answer, std::int64_t max_new,
+                    std::vector<bool> attention);
+
+// Softmax rows of one query head recomputed from queries and keys in double: [position][key].
+std::vector<std::vector<double>> recompute_attention(const Recorded& recorded, int layer, int head);
+
+std::vector<Token> random_tokens(std::size_t count, const ModelCard& card, std::uint32_t seed);
+
+// The model named by DEPTHKV_MODEL. Throws if it is unset.
+std::unique_ptr<Model> open_real_model(int batch);
+
+}  // namespace depthkv

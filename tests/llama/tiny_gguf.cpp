@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "llama/tiny_gguf.h"
+
+#include <ggml.h>
+#include <gguf.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+namespace depthkv {
+namespace {
+
+class Writer {
+ public:
+  explicit Writer(const TinyModel& model)
+      : model_(model),
+        random_(model.seed),
+        gguf_(gguf_init_empty()),
+        ggml_(ggml_init({std::size_t{64} << 20, nullptr, false})) {}
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+  ~Writer() {
+    gguf_free(gguf_);
+    ggml_free(ggml_);
+  }
+
+  void write(const std::filesystem::path& file) {
+    metadata();
+    const int queries = model_.query_heads * model_.head_dim;
+    const int cached = model_.kv_heads * model_.head_dim;
+    // Gemma multiplies embeddings by the root of their size, and reads its logits off the same matrix.
+    matrix("token_embd.weight", model_.embedding, model_.vocabulary, gemma() ? 1 / root(model_.embedding) : 1.0F);
+    norm("output_norm.weight");
+    if (!gemma()) matrix("output.weight", model_.embedding, model_.vocabulary, 2.0F / root(model_.embedding));
+    for (int i = 0; i < model_.layers; ++i) layer("blk." + std::to_string(i) + ".", queries, cached);
+    if (!gguf_write_to_file(gguf_, file.c_str(), false)) throw std::runtime_error("cannot write " + file.string());
+  }
+
+ private:
+  static float root(int value) { return std::sqrt(static_cast<float>(value)); }
+  bool gemma() const { return model_.architecture.starts_with("gemma"); }
+
+  void metadata() {
+    const std::string& arch = model_.architecture;
+    const auto number = [&](const std::string& key, int value) {
+      gguf_set_val_u32(gguf_, (arch + "." + key).c_str(), static_cast<std::uint32_t>(value));
+    };
+    gguf_set_val_str(gguf_, "general.architecture", arch.c_str());
+    gguf_set_val_str(gguf_, "general.name", ("tiny " + arch).c_str());
+    gguf_set_val_str(gguf_, "tokenizer.ggml.model", "no_vocab");
+    number("vocab_size", model_.vocabulary);
+    number("context_length", model_.context);
+    number("embedding_length", model_.embedding);
+    number("block_count", model_.layers);
+    number("feed_forward_length", 2 * model_.embedding);
+    number("attention.head_count", model_.query_heads);
+    number("attention.head_count_kv", model_.kv_heads);
+    number("attention.key_length", model_.head_dim);
+    number("attention.value_length", model_.head_dim);
+    number("rope.dimension_count", model_.head_dim);
+    gguf_set_val_f32(gguf_, (arch + ".attention.layer_norm_rms_epsilon").c_str(), 1e-5F);
+    gguf_set_val_f32(gguf_, (arch + ".rope.freq_base").c_str(), 5000.0F);
+    if (arch == "gemma2") number("attention.sliding_window", 128);
+  }
+
+  void layer(const std::string& name, int queries, int cached) {
+    const float in = 1 / root(model_.embedding);
+    norm(name + "attn_norm.weight");
+    matrix(name + "attn_q.weight", model_.embedding, queries, 1.5F * in);  // wide enough for peaked attention
+    matrix(name + "attn_k.weight", model_.embedding, cached, 1.5F * in);
+    matrix(name + "attn_v.weight", model_.embedding, cached, in);
+    if (model_.architecture == "qwen2") {
+      vector(name + "attn_q.bias", queries, 0, 0.5F);
+      vector(name + "attn_k.bias", cached, 0, 0.5F);
+      vector(name + "attn_v.bias", cached, 0, 0.5F);
+    }
+    matrix(name + "attn_output.weight", queries, model_.embedding, 1 / root(queries));
+    norm(name + "ffn_norm.weight");
+    if (model_.architecture == "gemma2") {
+      norm(name + "post_attention_norm.weight");
+      norm(name + "post_ffw_norm.weight");
+    }
+    matrix(name + "ffn_gate.weight", model_.embedding, 2 * model_.embedding, in);
+    matrix(name + "ffn_up.weight", model_.embedding, 2 * model_.embedding, in);
+    matrix(name + "ffn_down.weight", 2 * model_.embedding, model_.embedding, in);
+  }
+
+  void norm(const std::string& name) { vector(name, model_.embedding, 1, 0.1F); }
+  void vector(const std::string& name, int size, float mean, float spread) {
+    fill(name, ggml_new_tensor_1d(ggml_, GGML_TYPE_F32, size), mean, spread);
+  }
+  void matrix(const std::string& name, int in, int out, float spread) {
+    fill(name, ggml_new_tensor_2d(ggml_, GGML_TYPE_F32, in, out), 0, spread);
+  }
+  void fill(const std::string& name, ggml_tensor* tensor, float mean, float spread) {
+    std::normal_distribution<float> draw(mean, spread);
+    auto* values = static_cast<float*>(tensor->data);
+    for (std::int64_t i = 0; i < ggml_nelements(tensor); ++i) values[i] = draw(random_);
+    ggml_set_name(tensor, name.c_str());
+    gguf_add_tensor(gguf_, tensor);
+  }
+
+  const TinyModel& model_;
+  std::mt19937 random_;
+  gguf_context* gguf_;
+  ggml_context* ggml_;
+};
+
+}  // namespace
+
+TinyModel tiny_llama() { return {}; }
+TinyModel tiny_qwen2() {
+  return {.architecture = "qwen2",
+          .layers = 2,
+          .query_heads = 6,
+          .kv_heads = 2,
+          .head_dim = 16,
+          .embedding = 96,
+          .seed = 2};
+}
+TinyModel tiny_gemma() {
+  return {.architecture = "gemma", .query_heads = 2, .kv_heads = 1, .head_dim = 64, .embedding = 64, .seed = 3};
+}
+TinyModel tiny_gemma2() { return {.architecture = "gemma2", .layers = 2, .seed = 4}; }
+
+void write_tiny_gguf(const TinyModel& model, const std::filesystem::path& file) { Writer(model).write(file); }
+
+std::vector<float> read_tensor(const std::filesystem::path& file, const std::string& name) {
+  ggml_context* data = nullptr;
+  gguf_context* gguf = gguf_init_from_file(file.c_str(), {false, &data});
+  if (gguf == nullptr) throw std::runtime_error("cannot read " + file.string());
+  std::vector<float> values;
+  if (const ggml_tensor* tensor = ggml_get_tensor(data, name.c_str())) {
+    const auto* first = static_cast<const float*>(tensor->data);
+    values.assign(first, first + ggml_nelements(tensor));
+  }
+  gguf_free(gguf);
+  ggml_free(data);
+  return values;
+}
+
+ScratchFolder::ScratchFolder() {
+  std::string name = (std::filesystem::temp_directory_path() / "depthkv_llama_XXXXXX").string();
+  if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
+  path_ = name;
+}
+
+ScratchFolder::~ScratchFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+}  // namespace depthkv
