@@ -4,10 +4,9 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <charconv>
 #include <map>
 #include <optional>
-#include <regex>
 #include <utility>
 
 #include "depthkv/error.h"
@@ -100,24 +99,41 @@ double choice(std::string_view output, std::string_view reference) {
   return first != output.end() && std::string_view(first, 1) == reference ? 1 : 0;
 }
 
-// The number after the last "Answer:", or else the last number; thousands commas are dropped.
-std::optional<double> stated_number(std::string text) {
-  const std::size_t marker = text.rfind("Answer:");
-  const bool marked = marker != std::string::npos;
-  if (marked) text.erase(0, marker);
-  text = std::regex_replace(text, std::regex("(\\d),(?=\\d{3})"), "$1");
-  static const std::regex kNumber("-?\\d+(\\.\\d+)?");
-  const std::sregex_iterator begin(text.begin(), text.end(), kNumber);
-  const std::sregex_iterator end;
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// Drops the commas of "1,234,567": those between a digit and three digits.
+std::string without_thousands_commas(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const std::string_view next = text.substr(i + 1 < text.size() ? i + 1 : i, 3);
+    const bool separator = text[i] == ',' && i > 0 && is_digit(text[i - 1]) && next.size() == 3 && std::all_of(next.begin(), next.end(), is_digit);
+    if (!separator) out += text[i];
+  }
+  return out;
+}
+
+// The number after the last "Answer:", or else the last number of the text.
+std::optional<double> stated_number(std::string_view output) {
+  const std::size_t marker = output.rfind("Answer:");
+  const bool marked = marker != std::string_view::npos;
+  const std::string text = without_thousands_commas(marked ? output.substr(marker) : output);
+  const char* const end = text.data() + text.size();
   std::optional<double> found;
-  for (auto it = begin; it != end; ++it) {
-    found = std::strtod(it->str().c_str(), nullptr);
+  for (const char* at = text.data(); at != end;) {
+    const char* const digits = *at == '-' ? at + 1 : at;
+    if (digits == end || !is_digit(*digits)) {
+      ++at;
+      continue;
+    }
+    double value = 0;
+    at = std::from_chars(at, end, value, std::chars_format::fixed).ptr;
+    found = value;
     if (marked) break;
   }
   return found;
 }
 
-double exact_number(const std::string& output, const std::string& reference) {
+double exact_number(std::string_view output, std::string_view reference) {
   const std::optional<double> found = stated_number(output);
   return found && found == stated_number(reference) ? 1 : 0;
 }
@@ -137,7 +153,7 @@ double score_answer(std::string_view metric, std::string_view output, std::span<
   if (metric == "f1") return f1(output, references);
   if (metric == "rouge1") return bag_f1(rouge_words(output), rouge_words(references[0]));
   if (metric == "choice") return choice(output, references[0]);
-  if (metric == "exact_number") return exact_number(std::string(output), references[0]);
+  if (metric == "exact_number") return exact_number(output, references[0]);
   if (metric == "string_match_all") return string_match_all(output, references);
   throw Error(fmt::format("\"{}\" is not a score of a text", metric));
 }
