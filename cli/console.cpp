@@ -15,9 +15,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr double kQuietSeconds = 2;   // shorter work says nothing
+constexpr double kQuietSeconds = 2;  // shorter work says nothing
 constexpr double kRedrawSeconds = 0.1;
-constexpr double kLineSeconds = 10;   // between plain lines
+constexpr double kLineSeconds = 10;  // between plain lines
 
 volatile std::sig_atomic_t interrupted = 0;
 
@@ -50,7 +50,9 @@ class Display {
   }
 
  private:
-  static double seconds(Clock::time_point from, Clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+  static double seconds(Clock::time_point from, Clock::time_point to) {
+    return std::chrono::duration<double>(to - from).count();
+  }
 
   void restart(std::string_view stage, std::int64_t done, Clock::time_point now) {
     stage_ = stage;
@@ -85,7 +87,8 @@ class Display {
 
 Progress console_progress() {
   std::signal(SIGINT, on_interrupt);
-  return [display = std::make_shared<Display>()](std::string_view stage, std::int64_t done, std::int64_t total, std::string_view what) {
+  return [display = std::make_shared<Display>()](std::string_view stage, std::int64_t done, std::int64_t total,
+                                                 std::string_view what) {
     if (interrupted != 0) throw Interrupted();
     display->update(stage, done, total, what);
   };

@@ -17,7 +17,8 @@ namespace {
 ExitCode examine(std::filesystem::path model) {
   fmt::print("depthkv   {} (compiled by {} {})\n", kBuild, DEPTHKV_COMPILER, DEPTHKV_COMPILER_VERSION);
   fmt::print("machine   {} hardware threads\n", std::thread::hardware_concurrency());
-  fmt::print("devices   cpu, reference; CUDA kernels {}\n", DEPTHKV_WITH_CUDA ? "compiled, not used by replay yet" : "not compiled (preset cuda)");
+  fmt::print("devices   cpu, reference; CUDA kernels {}\n",
+             DEPTHKV_WITH_CUDA ? "compiled, not used by replay yet" : "not compiled (preset cuda)");
   fmt::print("HDF5      {}\n", trace_library_version());
   fmt::print("engine    {}\n", llama_engine_version());
   const char* fallback = std::getenv("DEPTHKV_MODEL");
@@ -28,8 +29,8 @@ ExitCode examine(std::filesystem::path model) {
   }
   const std::unique_ptr<Model> opened = open_model(model, 0);
   const ModelCard& card = opened->card();
-  fmt::print("model     {}\n          {}, {}, {} layers, context {}, fingerprint {}: fit for trace and verify\n", model.string(), card.name,
-             card.architecture, card.layers.size(), card.context_length, card.fingerprint);
+  fmt::print("model     {}\n          {}, {}, {} layers, context {}, fingerprint {}: fit for trace and verify\n",
+             model.string(), card.name, card.architecture, card.layers.size(), card.context_length, card.fingerprint);
   return ExitCode::fine;
 }
 

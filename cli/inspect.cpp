@@ -13,7 +13,8 @@ namespace {
 std::string channels_text(const Trace& trace) {
   std::string text;
   const auto layers = static_cast<int>(trace.model().layers.size());
-  for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
+  for (const Channel channel :
+       {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
     int held = 0;
     for (int layer = 0; layer < layers; ++layer) held += trace.has(channel, layer) ? 1 : 0;
     if (held == 0) continue;
@@ -27,10 +28,10 @@ void print_card(const ModelCard& card) {
   const LayerShape& layer = card.layers.front();
   fmt::print("model     {} ({}, fingerprint {})\n", card.name, card.architecture, card.fingerprint);
   fmt::print("engine    {} on {}\n", card.engine, card.device);
-  fmt::print("geometry  {} layers; first: {} query heads, {} KV heads, d {}; context {}\n", card.layers.size(), layer.query_heads,
-             layer.kv_heads, layer.head_dim, card.context_length);
-  fmt::print("rotary    {}, base {}; attention scale {}, soft cap {}\n\n", card.rotary_layout, card.rotary_base, card.attention_scale,
-             card.logit_softcap);
+  fmt::print("geometry  {} layers; first: {} query heads, {} KV heads, d {}; context {}\n", card.layers.size(),
+             layer.query_heads, layer.kv_heads, layer.head_dim, card.context_length);
+  fmt::print("rotary    {}, base {}; attention scale {}, soft cap {}\n\n", card.rotary_layout, card.rotary_base,
+             card.attention_scale, card.logit_softcap);
 }
 
 ExitCode inspect(const std::filesystem::path& folder) {
@@ -41,14 +42,16 @@ ExitCode inspect(const std::filesystem::path& folder) {
     const Sample& sample = trace.sample();
     if (i == 0) {
       print_card(trace.model());
-      fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>9}  {}\n", "sample", "tokens", "context", "prompt", "answer", "evidence", "MiB", "channels");
+      fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>9}  {}\n", "sample", "tokens", "context", "prompt", "answer",
+                 "evidence", "MiB", "channels");
     }
     std::int64_t evidence = 0;
     for (const Span& span : sample.evidence) evidence += span.end - span.begin;
     const double size = static_cast<double>(std::filesystem::file_size(set.files[i])) / (1 << 20);
     mebibytes += size;
-    fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>9.1f}  {}\n", sample.id, sample.size(), sample.segments.context.end,
-               sample.segments.prompt_end, sample.size() - sample.segments.prompt_end, evidence, size, channels_text(trace));
+    fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>9.1f}  {}\n", sample.id, sample.size(),
+               sample.segments.context.end, sample.segments.prompt_end, sample.size() - sample.segments.prompt_end,
+               evidence, size, channels_text(trace));
   }
   fmt::print("\n{} samples, {:.1f} MiB\n", set.files.size(), mebibytes);
   return ExitCode::fine;

@@ -19,10 +19,13 @@ int fail(ExitCode code, const std::string& message) {
 }
 
 int run_main(int argc, char** argv) {
-  CLI::App app("Record a model's KV cache once, replay every pruning policy on it, verify the best end to end.", "depthkv");
+  CLI::App app("Record a model's KV cache once, replay every pruning policy on it, verify the best end to end.",
+               "depthkv");
   app.set_version_flag("--version", kBuild);
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 fine, 1 the work failed, 2 the command or plan was wrong, 3 some rows were skipped, 130 interrupted.");
+  app.footer(
+      "Exit codes: 0 fine, 1 the work failed, 2 the command or plan was wrong, 3 some rows were skipped, 130 "
+      "interrupted.");
   Action action;
   for (const auto add : {add_trace_command, add_replay_command, add_verify_command, add_report_command, add_run_command,
                          add_inspect_command, add_policies_command, add_doctor_command}) {

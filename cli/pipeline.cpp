@@ -42,7 +42,8 @@ std::vector<TaskSample> planned_samples(const TracePlan& plan) {
   std::vector<TaskSample> all;
   for (const auto& file : plan.tasks) {
     std::vector<TaskSample> samples = read_tasks(file);
-    if (plan.limit > 0 && static_cast<std::int64_t>(samples.size()) > plan.limit) samples.resize(static_cast<std::size_t>(plan.limit));
+    if (plan.limit > 0 && static_cast<std::int64_t>(samples.size()) > plan.limit)
+      samples.resize(static_cast<std::size_t>(plan.limit));
     all.insert(all.end(), samples.begin(), samples.end());
   }
   return all;
@@ -54,18 +55,21 @@ void describe_trace(Model& model, const TracePlan& plan) {
   const std::vector<TaskSample> samples = planned_samples(plan);
   for (const TaskSample& sample : samples) {
     const Prompt prompt = make_prompt(model, sample);
-    const std::int64_t answer = std::min(plan.max_new, sample.max_new_tokens == 0 ? plan.max_new : sample.max_new_tokens);
+    const std::int64_t answer =
+        std::min(plan.max_new, sample.max_new_tokens == 0 ? plan.max_new : sample.max_new_tokens);
     const std::int64_t length = static_cast<std::int64_t>(prompt.tokens.size()) + answer;
     tokens += length;
     bytes += trace_bytes(model.card(), plan, prompt.segments, length);
   }
-  fmt::print("trace   {} samples, at most {} tokens, at most {} of traces (codec {})\n", samples.size(), tokens, size_text(bytes), plan.codec);
+  fmt::print("trace   {} samples, at most {} tokens, at most {} of traces (codec {})\n", samples.size(), tokens,
+             size_text(bytes), plan.codec);
 }
 
 }  // namespace
 
 std::unique_ptr<Model> open_model(const std::filesystem::path& file, int threads) {
-  if (file.empty()) throw InputError("no model given; pass --model FILE.gguf, set DEPTHKV_MODEL, or write `model:` in the plan");
+  if (file.empty())
+    throw InputError("no model given; pass --model FILE.gguf, set DEPTHKV_MODEL, or write `model:` in the plan");
   return open_llama_model({.model = file, .threads = threads});
 }
 
@@ -75,30 +79,40 @@ void prepare_folder(const std::filesystem::path& folder) {
   const std::filesystem::path probe = folder / ".depthkv-probe";
   const bool writable = !error && std::ofstream(probe).put('x').good();
   std::filesystem::remove(probe, error);
-  if (!writable) throw InputError(fmt::format("{}: not a folder that can be written to; give another one with --out", folder.string()));
+  if (!writable)
+    throw InputError(
+        fmt::format("{}: not a folder that can be written to; give another one with --out", folder.string()));
 }
 
 Pipeline::Pipeline(Plan plan, std::filesystem::path folder)
-    : plan_(std::move(plan)), folder_(std::move(folder)), registry_(builtin_policies()), progress_(console_progress()) {}
+    : plan_(std::move(plan)),
+      folder_(std::move(folder)),
+      registry_(builtin_policies()),
+      progress_(console_progress()) {}
 
 Model& Pipeline::model() {
   if (!model_) model_ = open_model(plan_.model, plan_.threads);
   return *model_;
 }
 
-std::filesystem::path Pipeline::trace_folder() const { return plan_.traces.empty() ? folder_ / "traces" : plan_.traces; }
+std::filesystem::path Pipeline::trace_folder() const {
+  return plan_.traces.empty() ? folder_ / "traces" : plan_.traces;
+}
 
 void Pipeline::describe() {
   if (plan_.trace) {
     describe_trace(model(), *plan_.trace);
   } else {
-    fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(), trace_folder().string());
+    fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(),
+               trace_folder().string());
   }
   const Policies policies = make_policies(plan_.replay, registry_);
-  fmt::print("replay  {} policies ({} rankers x {} layer allocators x {} head allocators) at {} budgets: {} results per sample; {} rankings "
-             "of every layer and head per sample\n",
-             policies.size(), policies.rankers.size(), policies.layer_allocators.size(), policies.head_allocators.size(),
-             plan_.replay.keep.size(), policies.size() * plan_.replay.keep.size(), policies.rankers.size());
+  fmt::print(
+      "replay  {} policies ({} rankers x {} layer allocators x {} head allocators) at {} budgets: {} results per "
+      "sample; {} rankings "
+      "of every layer and head per sample\n",
+      policies.size(), policies.rankers.size(), policies.layer_allocators.size(), policies.head_allocators.size(),
+      plan_.replay.keep.size(), policies.size() * plan_.replay.keep.size(), policies.rankers.size());
   if (plan_.verify) {
     fmt::print("verify  {} policies and the full cache, decoded together, per sample\n",
                (plan_.verify->top + plan_.verify->controls + 1) * static_cast<std::int64_t>(plan_.verify->keep.size()));
@@ -152,6 +166,8 @@ void Pipeline::report() {
   if (results_->any_skipped()) fmt::print("\nsome rows were skipped; their status in results.csv says why\n");
 }
 
-ExitCode Pipeline::outcome() const { return results_ && results_->any_skipped() ? ExitCode::rows_skipped : ExitCode::fine; }
+ExitCode Pipeline::outcome() const {
+  return results_ && results_->any_skipped() ? ExitCode::rows_skipped : ExitCode::fine;
+}
 
 }  // namespace depthkv

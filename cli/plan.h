@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plan: what to record, replay and verify. Written as YAML, as flags, or as YAML with flags on top; configs/reference.yaml
-// documents every key.
+// A plan: what to record, replay and verify. Written as YAML, as flags, or as YAML with flags on top;
+// configs/reference.yaml documents every key.
 #pragma once
 #include <filesystem>
 #include <map>
@@ -16,19 +16,20 @@
 namespace depthkv {
 
 struct Plan {
-  std::filesystem::path model;     // GGUF file; needed to trace and to verify
-  int threads = 0;                 // 0: one per core
-  std::filesystem::path traces;    // a recorded set; empty: `trace` records one into the run folder
-  std::optional<TracePlan> trace;  // absent: nothing is recorded
-  ReplayPlan replay;               // axes that the plan leaves out: everything that is built in
+  std::filesystem::path model;       // GGUF file; needed to trace and to verify
+  int threads = 0;                   // 0: one per core
+  std::filesystem::path traces;      // a recorded set; empty: `trace` records one into the run folder
+  std::optional<TracePlan> trace;    // absent: nothing is recorded
+  ReplayPlan replay;                 // axes that the plan leaves out: everything that is built in
   std::optional<VerifyPlan> verify;  // absent: nothing is verified
 };
 
 // Values given on the command line, by the plan's key: {"replay.keep", {"0.2", "0.4"}}. They win over the file's.
 using Overrides = std::map<std::string, std::vector<std::string>>;
 
-// Reads a plan; no file: only what the overrides say. Relative paths in the file are relative to the file, on the command
-// line to the working directory. Throws InputError with file and line (or flag) on anything that is not exactly right.
+// Reads a plan; no file: only what the overrides say. Relative paths in the file are relative to the file, on the
+// command line to the working directory. Throws InputError with file and line (or flag) on anything that is not exactly
+// right.
 Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, const Registry& registry);
 
 // The plan with every default spelled out, policy parameters included; load_plan() reads it back.

@@ -34,7 +34,8 @@ std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
     text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_scorer(spec).params));
   }
   text += "  protect:\n";
-  for (const Protect& protect : plan.protect) text += fmt::format("    - {{first: {}, last: {}}}\n", protect.first, protect.last);
+  for (const Protect& protect : plan.protect)
+    text += fmt::format("    - {{first: {}, last: {}}}\n", protect.first, protect.last);
   text += "  layer_allocators:\n";
   for (const PolicySpec& spec : plan.layer_allocators) {
     text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_layer_allocator(spec).params));
@@ -43,15 +44,17 @@ std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
   for (const PolicySpec& spec : plan.head_allocators) {
     text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_head_allocator(spec).params));
   }
-  text += fmt::format("  keep: [{}]\n  observed_rows: {}\n  device: {}\n", fmt::join(plan.keep, ", "), plan.observed_rows, to_string(plan.device));
+  text += fmt::format("  keep: [{}]\n  observed_rows: {}\n  device: {}\n", fmt::join(plan.keep, ", "),
+                      plan.observed_rows, to_string(plan.device));
   return text;
 }
 
 std::string trace_yaml(const TracePlan& plan) {
   std::string text = "trace:\n  tasks:\n";
-  for (const auto& file : plan.tasks) text += fmt::format("    - {}\n", quoted(std::filesystem::absolute(file).string()));
-  text += fmt::format("  limit: {}\n  max_new: {}\n  attention: {}\n  queries: {}\n  codec: {}\n", plan.limit, plan.max_new,
-                      quoted(plan.attention), plan.queries, plan.codec);
+  for (const auto& file : plan.tasks)
+    text += fmt::format("    - {}\n", quoted(std::filesystem::absolute(file).string()));
+  text += fmt::format("  limit: {}\n  max_new: {}\n  attention: {}\n  queries: {}\n  codec: {}\n", plan.limit,
+                      plan.max_new, quoted(plan.attention), plan.queries, plan.codec);
   return text;
 }
 
@@ -61,13 +64,14 @@ std::string to_yaml(const Plan& plan, const Registry& registry) {
   std::string text;
   if (!plan.model.empty()) text += fmt::format("model: {}\n", quoted(std::filesystem::absolute(plan.model).string()));
   text += fmt::format("threads: {}\n", plan.threads);
-  if (!plan.traces.empty()) text += fmt::format("traces: {}\n", quoted(std::filesystem::absolute(plan.traces).string()));
+  if (!plan.traces.empty())
+    text += fmt::format("traces: {}\n", quoted(std::filesystem::absolute(plan.traces).string()));
   if (plan.trace) text += trace_yaml(*plan.trace);
   text += replay_yaml(plan.replay, registry);
   if (plan.verify) {
-    text += fmt::format("verify:\n  top: {}\n  controls: {}\n  keep: [{}]\n  rank_by: {}\n  seed: {}\n  max_new: {}\n", plan.verify->top,
-                        plan.verify->controls, fmt::join(plan.verify->keep, ", "), to_string(plan.verify->rank_by), plan.verify->seed,
-                        plan.verify->max_new);
+    text += fmt::format("verify:\n  top: {}\n  controls: {}\n  keep: [{}]\n  rank_by: {}\n  seed: {}\n  max_new: {}\n",
+                        plan.verify->top, plan.verify->controls, fmt::join(plan.verify->keep, ", "),
+                        to_string(plan.verify->rank_by), plan.verify->seed, plan.verify->max_new);
   }
   return text;
 }

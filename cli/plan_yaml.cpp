@@ -34,13 +34,15 @@ Value param_value(const YAML::Node& node, const std::string& where) {
   if (!node.IsSequence()) throw InputError(fmt::format("{}: expected a value or a list of numbers", where));
   for (const auto& item : node) {
     double value = 0;
-    if (!item.IsScalar() || !YAML::convert<double>::decode(item, value)) throw InputError(fmt::format("{}: expected a list of numbers", where));
+    if (!item.IsScalar() || !YAML::convert<double>::decode(item, value))
+      throw InputError(fmt::format("{}: expected a list of numbers", where));
     list.push_back(value);
   }
   return list;
 }
 
-// "snapkv:window=32,kernel=5" as the mapping {name: snapkv, window: 32, kernel: 5}; a part without "=" continues a list.
+// "snapkv:window=32,kernel=5" as the mapping {name: snapkv, window: 32, kernel: 5}; a part without "=" continues a
+// list.
 YAML::Node expanded(const std::string& text, const std::string& where) {
   YAML::Node node;
   const auto colon = text.find(':');
@@ -74,7 +76,8 @@ PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource&
   spec.where = source.where(node, path);
   if (node.IsScalar()) node = expanded(node.Scalar(), spec.where);
   if (!node.IsMap() || !node["name"] || !node["name"].IsScalar()) {
-    throw InputError(fmt::format("{}: {} holds an entry without a name; write a name, or {{name: ..., parameter: value}}", spec.where, path));
+    throw InputError(fmt::format(
+        "{}: {} holds an entry without a name; write a name, or {{name: ..., parameter: value}}", spec.where, path));
   }
   for (const auto& entry : node) {
     const auto key = entry.first.as<std::string>();
@@ -87,7 +90,8 @@ PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource&
   return spec;
 }
 
-void read_specs(YamlSection& section, const std::string& key, const YamlSource& source, std::vector<PolicySpec>& specs) {
+void read_specs(YamlSection& section, const std::string& key, const YamlSource& source,
+                std::vector<PolicySpec>& specs) {
   if (!section.has(key)) return;
   specs.clear();
   for (const YAML::Node& item : section.items(key)) specs.push_back(read_spec(item, section.path(key), source));
@@ -95,14 +99,17 @@ void read_specs(YamlSection& section, const std::string& key, const YamlSource& 
 
 Protect read_protect(const YAML::Node& node, const std::string& path, const YamlSource& source) {
   const auto bad = [&] {
-    return InputError(fmt::format("{}: {} holds something else than {{first: 4, last: 32}} or 4+32", source.where(node, path), path));
+    return InputError(
+        fmt::format("{}: {} holds something else than {{first: 4, last: 32}} or 4+32", source.where(node, path), path));
   };
   Protect protect{0, 0};
   if (node.IsScalar()) {
     const std::string text = node.Scalar();
     const auto plus = text.find('+');
-    if (plus == std::string::npos || !YAML::convert<std::int64_t>::decode(YAML::Node(text.substr(0, plus)), protect.first) ||
-        !YAML::convert<std::int64_t>::decode(YAML::Node(text.substr(plus + 1)), protect.last) || protect.first < 0 || protect.last < 0) {
+    if (plus == std::string::npos ||
+        !YAML::convert<std::int64_t>::decode(YAML::Node(text.substr(0, plus)), protect.first) ||
+        !YAML::convert<std::int64_t>::decode(YAML::Node(text.substr(plus + 1)), protect.last) || protect.first < 0 ||
+        protect.last < 0) {
       throw bad();
     }
     return protect;
@@ -135,7 +142,8 @@ TracePlan read_trace(const YAML::Node& node, const YamlSource& source) {
   plan.queries = queries[section.take_choice("queries", queries, 0)];
   plan.codec = codecs[section.take_choice("codec", codecs, 0)];
   section.done();
-  if (plan.tasks.empty()) throw InputError(fmt::format("{}: trace.tasks names no task file", source.where(node, "trace.tasks")));
+  if (plan.tasks.empty())
+    throw InputError(fmt::format("{}: trace.tasks names no task file", source.where(node, "trace.tasks")));
   return plan;
 }
 
@@ -145,13 +153,15 @@ void read_replay(const YAML::Node& node, const YamlSource& source, ReplayPlan& p
   read_specs(section, "scorers", source, plan.scorers);
   if (section.has("protect")) {
     plan.protect.clear();
-    for (const YAML::Node& item : section.items("protect")) plan.protect.push_back(read_protect(item, "replay.protect", source));
+    for (const YAML::Node& item : section.items("protect"))
+      plan.protect.push_back(read_protect(item, "replay.protect", source));
   }
   read_specs(section, "layer_allocators", source, plan.layer_allocators);
   read_specs(section, "head_allocators", source, plan.head_allocators);
   section.take_keeps("keep", plan.keep);
   section.take("observed_rows", plan.observed_rows, 1, kRecordedWindow);
-  plan.device = static_cast<Device>(section.take_choice("device", {"cpu", "reference"}, static_cast<std::size_t>(plan.device)));
+  plan.device =
+      static_cast<Device>(section.take_choice("device", {"cpu", "reference"}, static_cast<std::size_t>(plan.device)));
   section.done();
 }
 
@@ -161,7 +171,8 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
   section.take("top", plan.top, 1, kMany);
   section.take("controls", plan.controls, 0, kMany);
   section.take_keeps("keep", plan.keep);
-  plan.rank_by = static_cast<Metric>(section.take_choice("rank_by", {"mass", "output_error", "evidence"}, static_cast<std::size_t>(plan.rank_by)));
+  plan.rank_by = static_cast<Metric>(
+      section.take_choice("rank_by", {"mass", "output_error", "evidence"}, static_cast<std::size_t>(plan.rank_by)));
   std::int64_t seed = static_cast<std::int64_t>(plan.seed);
   section.take("seed", seed, 0, std::numeric_limits<std::int64_t>::max());
   plan.seed = static_cast<std::uint64_t>(seed);
@@ -169,8 +180,8 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
   section.done();
   for (const double keep : plan.keep) {
     if (std::find(replay.keep.begin(), replay.keep.end(), keep) != replay.keep.end()) continue;
-    throw InputError(fmt::format("{}: verify.keep has {}, replay.keep only {}; verify checks what was replayed", section.where("keep"),
-                                 keep, fmt::join(replay.keep, ", ")));
+    throw InputError(fmt::format("{}: verify.keep has {}, replay.keep only {}; verify checks what was replayed",
+                                 section.where("keep"), keep, fmt::join(replay.keep, ", ")));
   }
   return plan;
 }
@@ -178,7 +189,8 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
 YAML::Node read_root(const std::filesystem::path& file) {
   if (file.empty()) return YAML::Node(YAML::NodeType::Map);
   std::ifstream stream(file);
-  if (!stream || std::filesystem::is_directory(file)) throw InputError(fmt::format("{}: no such plan; see configs/ for examples", file.string()));
+  if (!stream || std::filesystem::is_directory(file))
+    throw InputError(fmt::format("{}: no such plan; see configs/ for examples", file.string()));
   try {
     YAML::Node root = YAML::Load(stream);
     return root.IsNull() ? YAML::Node(YAML::NodeType::Map) : root;
@@ -187,13 +199,17 @@ YAML::Node read_root(const std::filesystem::path& file) {
   }
 }
 
-// Sets what the command line gave, on top of the file. Paths are made absolute, since the file's own are relative to it.
+// Sets what the command line gave, on top of the file. Paths are made absolute, since the file's own are relative to
+// it.
 void apply(YAML::Node root, const Overrides& overrides) {
   for (const auto& [key, values] : overrides) {
     YAML::Node value;
     const bool is_path = key == "model" || key == "traces" || key == "trace.tasks";
-    const auto text = [&](const std::string& given) { return is_path ? std::filesystem::absolute(given).string() : given; };
-    if (std::any_of(plan_flags().begin(), plan_flags().end(), [&](const Flag& flag) { return flag.list && key == flag.key; })) {
+    const auto text = [&](const std::string& given) {
+      return is_path ? std::filesystem::absolute(given).string() : given;
+    };
+    if (std::any_of(plan_flags().begin(), plan_flags().end(),
+                    [&](const Flag& flag) { return flag.list && key == flag.key; })) {
       for (const std::string& given : values) value.push_back(text(given));
     } else {
       value = text(values.back());
@@ -233,7 +249,8 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
   if (section.has("verify")) plan.verify = read_verify(section.node("verify"), source, plan.replay);
   section.done();
   if (plan.trace && !plan.traces.empty()) {
-    throw InputError(fmt::format("{}: the plan has both traces (a recorded set) and trace (record one); keep one", section.where("traces")));
+    throw InputError(fmt::format("{}: the plan has both traces (a recorded set) and trace (record one); keep one",
+                                 section.where("traces")));
   }
   plan.replay = with_bounds(plan.replay);
   plan.replay.threads = plan.threads;

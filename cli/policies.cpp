@@ -15,7 +15,11 @@ void print_entry(const Entry<Policy>& entry, const Policy& policy, const std::st
 }
 
 std::string needs_text(const Needs& needs) {
-  constexpr std::pair<Feature, const char*> kNames[] = {{Feature::keys, "keys"}, {Feature::values, "values"}, {Feature::column_sums, "column sums"}, {Feature::window, "window"}, {Feature::judged, "judged rows"}};
+  constexpr std::pair<Feature, const char*> kNames[] = {{Feature::keys, "keys"},
+                                                        {Feature::values, "values"},
+                                                        {Feature::column_sums, "column sums"},
+                                                        {Feature::window, "window"},
+                                                        {Feature::judged, "judged rows"}};
   std::string text;
   for (const auto& [feature, name] : kNames) {
     if (needs.has(feature)) text += (text.empty() ? "" : ", ") + std::string(name);
@@ -31,16 +35,19 @@ ExitCode list_policies() {
     print_entry(entry, scorer, fmt::format(" (needs {}; over a group: {})", needs_text(scorer.needs), scorer.group));
   }
   fmt::print("\nlayer allocators (split the budget over layers)\n");
-  for (const auto& entry : registry.layer_allocators()) print_entry(entry, registry.make_layer_allocator({entry.name, {}, ""}), "");
+  for (const auto& entry : registry.layer_allocators())
+    print_entry(entry, registry.make_layer_allocator({entry.name, {}, ""}), "");
   fmt::print("\nhead allocators (split a layer's budget over its heads)\n");
-  for (const auto& entry : registry.head_allocators()) print_entry(entry, registry.make_head_allocator({entry.name, {}, ""}), "");
+  for (const auto& entry : registry.head_allocators())
+    print_entry(entry, registry.make_head_allocator({entry.name, {}, ""}), "");
   return ExitCode::fine;
 }
 
 }  // namespace
 
 void add_policies_command(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand("policies", "List the policies that a plan can name, with parameters and papers");
+  CLI::App* command =
+      app.add_subcommand("policies", "List the policies that a plan can name, with parameters and papers");
   command->callback([&action] { action = list_policies; });
 }
 

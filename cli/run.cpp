@@ -42,7 +42,9 @@ ExitCode finish(Pipeline& pipeline) {
 std::filesystem::path plan_of_run(const std::filesystem::path& run) {
   const std::filesystem::path file = run / "plan.yaml";
   if (!std::filesystem::exists(file)) {
-    throw InputError(fmt::format("{}: holds no plan.yaml; expected a folder that `depthkv replay --out` or `depthkv run --out` wrote", run.string()));
+    throw InputError(fmt::format(
+        "{}: holds no plan.yaml; expected a folder that `depthkv replay --out` or `depthkv run --out` wrote",
+        run.string()));
   }
   return file;
 }
@@ -52,9 +54,12 @@ std::filesystem::path plan_of_run(const std::filesystem::path& run) {
 void add_plan_flags(CLI::App& command, Overrides& overrides, std::initializer_list<std::string_view> prefixes) {
   for (const Flag& flag : plan_flags()) {
     const std::string_view key = flag.key;
-    if (std::none_of(prefixes.begin(), prefixes.end(), [&](std::string_view prefix) { return key.starts_with(prefix); })) continue;
+    if (std::none_of(prefixes.begin(), prefixes.end(),
+                     [&](std::string_view prefix) { return key.starts_with(prefix); }))
+      continue;
     CLI::Option* option = command.add_option_function<std::vector<std::string>>(
-        flag.flag, [&overrides, key](const std::vector<std::string>& values) { overrides[std::string(key)] = values; }, flag.help);
+        flag.flag, [&overrides, key](const std::vector<std::string>& values) { overrides[std::string(key)] = values; },
+        flag.help);
     option->type_name("");
     if (!flag.list) option->expected(1);
     if (flag.split) option->delimiter(',');
@@ -63,11 +68,13 @@ void add_plan_flags(CLI::App& command, Overrides& overrides, std::initializer_li
 
 void add_trace_command(CLI::App& app, Action& action) {
   const auto given = std::make_shared<Given>();
-  CLI::App* command = add_command(app, "trace", "Record what a model does on task samples",
-                                  "  depthkv trace --model model.gguf --tasks needle.jsonl --limit 4 --out traces\n"
-                                  "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec deflate --out traces");
+  CLI::App* command =
+      add_command(app, "trace", "Record what a model does on task samples",
+                  "  depthkv trace --model model.gguf --tasks needle.jsonl --limit 4 --out traces\n"
+                  "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec deflate --out traces");
   add_plan_flags(*command, given->overrides, {"model", "threads", "trace."});
-  command->add_option("--out", given->out, "folder of the trace set; run again to go on after an interruption")->required();
+  command->add_option("--out", given->out, "folder of the trace set; run again to go on after an interruption")
+      ->required();
   command->add_flag("--dry-run", given->dry_run, "say what would be recorded and how large it gets");
   command->callback([given, &action] {
     action = [given] {
@@ -85,10 +92,11 @@ void add_trace_command(CLI::App& app, Action& action) {
 
 void add_replay_command(CLI::App& app, Action& action) {
   const auto given = std::make_shared<Given>();
-  CLI::App* command = add_command(app, "replay", "Evaluate policies on recorded traces, without the model",
-                                  "  depthkv replay traces --out run\n"
-                                  "  depthkv replay traces --scorer h2o --scorer snapkv:window=32 --keep 0.2,0.4 --out run\n"
-                                  "  depthkv replay traces --layers pyramid --layers depthkv:importance=1,1,2,2 --out run");
+  CLI::App* command =
+      add_command(app, "replay", "Evaluate policies on recorded traces, without the model",
+                  "  depthkv replay traces --out run\n"
+                  "  depthkv replay traces --scorer h2o --scorer snapkv:window=32 --keep 0.2,0.4 --out run\n"
+                  "  depthkv replay traces --layers pyramid --layers depthkv:importance=1,1,2,2 --out run");
   command->add_option("TRACES", given->input, "folder of a trace set")->required();
   add_plan_flags(*command, given->overrides, {"threads", "replay."});
   command->add_option("--out", given->out, "run folder")->required();
@@ -123,8 +131,8 @@ void add_verify_command(CLI::App& app, Action& action) {
 
 void add_report_command(CLI::App& app, Action& action) {
   const auto given = std::make_shared<Given>();
-  CLI::App* command = add_command(app, "report", "Write a run's summary.json and report.html again and print its tables",
-                                  "  depthkv report run");
+  CLI::App* command = add_command(
+      app, "report", "Write a run's summary.json and report.html again and print its tables", "  depthkv report run");
   command->add_option("RUN", given->input, "folder that replay or run wrote")->required();
   command->callback([given, &action] {
     action = [given] {

@@ -39,7 +39,9 @@ YamlSection::YamlSection(const YAML::Node& node, std::string name, const YamlSou
   std::set<std::string> seen;
   for (const auto& entry : node) {
     const auto key = entry.first.as<std::string>();
-    if (!seen.insert(key).second) throw InputError(fmt::format("{}: {} is given twice; remove one", source.where(entry.first, path(key)), path(key)));
+    if (!seen.insert(key).second)
+      throw InputError(
+          fmt::format("{}: {} is given twice; remove one", source.where(entry.first, path(key)), path(key)));
   }
 }
 
@@ -52,7 +54,8 @@ std::string YamlSection::where(const std::string& key) const { return source_.wh
 
 std::string YamlSection::scalar(const std::string& key) const {
   const YAML::Node value = node_[key];
-  if (!value.IsScalar()) throw InputError(fmt::format("{}: {} is {}, expected a single value", where(key), path(key), kind(value)));
+  if (!value.IsScalar())
+    throw InputError(fmt::format("{}: {} is {}, expected a single value", where(key), path(key), kind(value)));
   return value.Scalar();
 }
 
@@ -88,7 +91,8 @@ void YamlSection::take_paths(const std::string& key, std::vector<std::filesystem
   if (!has(key)) return;
   target.clear();
   for (const YAML::Node& item : items(key)) {
-    if (!item.IsScalar()) throw InputError(fmt::format("{}: {} holds {}, expected file names", where(key), path(key), kind(item)));
+    if (!item.IsScalar())
+      throw InputError(fmt::format("{}: {} holds {}, expected file names", where(key), path(key), kind(item)));
     target.push_back((source_.file.parent_path() / item.Scalar()).lexically_normal());
   }
 }
@@ -107,19 +111,21 @@ void YamlSection::take_keeps(const std::string& key, std::vector<double>& target
                                    source_.where(item, path(key)), path(key), value));
     }
     if (std::find(target.begin(), target.end(), value) != target.end()) {
-      throw InputError(fmt::format("{}: {} has {} twice; remove one", source_.where(item, path(key)), path(key), value));
+      throw InputError(
+          fmt::format("{}: {} has {} twice; remove one", source_.where(item, path(key)), path(key), value));
     }
     target.push_back(value);
   }
 }
 
-std::size_t YamlSection::take_choice(const std::string& key, const std::vector<std::string>& choices, std::size_t fallback) {
+std::size_t YamlSection::take_choice(const std::string& key, const std::vector<std::string>& choices,
+                                     std::size_t fallback) {
   if (!has(key)) return fallback;
   const std::string found = scalar(key);
   const auto at = std::find(choices.begin(), choices.end(), found);
   if (at == choices.end()) {
-    throw InputError(fmt::format("{}: {} is \"{}\", expected one of {}{}", where(key), path(key), found, fmt::join(choices, ", "),
-                                 suggestion(found, choices)));
+    throw InputError(fmt::format("{}: {} is \"{}\", expected one of {}{}", where(key), path(key), found,
+                                 fmt::join(choices, ", "), suggestion(found, choices)));
   }
   return static_cast<std::size_t>(at - choices.begin());
 }
@@ -127,7 +133,8 @@ std::size_t YamlSection::take_choice(const std::string& key, const std::vector<s
 std::vector<YAML::Node> YamlSection::items(const std::string& key) {
   const YAML::Node value = node_[key];
   if (!value.IsSequence()) return {value};
-  if (value.size() == 0) throw InputError(fmt::format("{}: {} is empty; name at least one, or leave the key out", where(key), path(key)));
+  if (value.size() == 0)
+    throw InputError(fmt::format("{}: {} is empty; name at least one, or leave the key out", where(key), path(key)));
   return {value.begin(), value.end()};
 }
 

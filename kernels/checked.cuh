@@ -13,7 +13,8 @@ namespace depthkv::cuda {
 
 inline void check(cudaError_t status, std::source_location where = std::source_location::current()) {
   if (status == cudaSuccess) return;
-  throw Error(std::string("CUDA: ") + cudaGetErrorString(status) + " (" + where.file_name() + ":" + std::to_string(where.line()) + ")");
+  throw Error(std::string("CUDA: ") + cudaGetErrorString(status) + " (" + where.file_name() + ":" +
+              std::to_string(where.line()) + ")");
 }
 
 // Floats on the device, freed with the object.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Eight floats worked on at once (a vector type of GCC and Clang). Private to the CPU kernels. Products and sums aren't fused,
-// so that every machine gives the same bits.
+// Eight floats worked on at once (a vector type of GCC and Clang). Private to the CPU kernels. Products and sums aren't
+// fused, so that every machine gives the same bits.
 #pragma once
 #include <cstddef>
 #include <cstring>

@@ -13,7 +13,8 @@ namespace depthkv {
 std::string_view to_string(Device device) { return device == Device::cpu ? "cpu" : "reference"; }
 
 const Ops& ops_for(Device device) {
-  static const Ops kCpu{"cpu", cpu::attention_rows, cpu::column_sums, cpu::row_norms, cpu::rank, cpu::accumulate_losses};
+  static const Ops kCpu{"cpu",          cpu::attention_rows, cpu::column_sums,
+                        cpu::row_norms, cpu::rank,           cpu::accumulate_losses};
   static const Ops kReference{"reference",          reference::attention_rows, reference::column_sums,
                               reference::row_norms, reference::rank,           reference::accumulate_losses};
   return device == Device::cpu ? kCpu : kReference;

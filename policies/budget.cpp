@@ -20,7 +20,8 @@ std::int64_t Shape::entries() const { return tokens * heads(); }
 
 Budget budget_from_keep(const Shape& shape, double keep) {
   if (!(keep > 0 && keep <= 1)) {
-    throw InputError(fmt::format("keep is {}, expected a kept fraction in (0, 1]: 0.4 keeps 40 % of the entries", keep));
+    throw InputError(
+        fmt::format("keep is {}, expected a kept fraction in (0, 1]: 0.4 keeps 40 % of the entries", keep));
   }
   const auto nearest = static_cast<std::int64_t>(std::floor(keep * static_cast<double>(shape.entries()) + 0.5));
   return {std::clamp(nearest, std::min(shape.heads(), shape.entries()), shape.entries())};
@@ -51,14 +52,15 @@ void check_share(std::int64_t total, std::span<const double> weights, std::span<
     highest += caps[u];
   }
   if (total < lowest || total > highest) {
-    throw Error(fmt::format("a budget of {} does not fit between the floors' sum {} and the caps' sum {}", total, lowest,
-                            highest));
+    throw Error(fmt::format("a budget of {} does not fit between the floors' sum {} and the caps' sum {}", total,
+                            lowest, highest));
   }
 }
 
-// Real-valued water filling: floor + weight * level, clipped at the cap, with the level chosen so that the sum is exact.
-std::vector<double> water_fill(std::int64_t total, std::span<const double> weights, std::span<const std::int64_t> floors,
-                               std::span<const std::int64_t> caps) {
+// Real-valued water filling: floor + weight * level, clipped at the cap, with the level chosen so that the sum is
+// exact.
+std::vector<double> water_fill(std::int64_t total, std::span<const double> weights,
+                               std::span<const std::int64_t> floors, std::span<const std::int64_t> caps) {
   std::vector<double> share(floors.begin(), floors.end());
   std::vector<bool> open(weights.size(), true);
   const bool any_weight = std::any_of(weights.begin(), weights.end(), [](double w) { return w > 0; });

@@ -89,7 +89,8 @@ T Params::take(const std::string& name, T fallback) {
   if (const auto given = spec_->params.find(name); given != spec_->params.end()) {
     const std::optional<T> found = converted<T>(given->second);
     if (!found) {
-      throw InputError(fmt::format("{}: {} is {}, expected {}", prefix(*spec_, kind_), name, to_string(given->second), kTypeName<T>));
+      throw InputError(fmt::format("{}: {} is {}, expected {}", prefix(*spec_, kind_), name, to_string(given->second),
+                                   kTypeName<T>));
     }
     value = *found;
   }
@@ -119,7 +120,8 @@ double Params::take_in(const std::string& name, double fallback, double low, dou
   return value;
 }
 
-std::string Params::take_choice(const std::string& name, const std::string& fallback, const std::vector<std::string>& choices) {
+std::string Params::take_choice(const std::string& name, const std::string& fallback,
+                                const std::vector<std::string>& choices) {
   const std::string value = take(name, fallback);
   if (std::find(choices.begin(), choices.end(), value) == choices.end()) {
     throw InputError(fmt::format("{}: {} is \"{}\", expected one of {}{}", prefix(*spec_, kind_), name, value,
@@ -133,18 +135,22 @@ void Params::done() const {
     if (resolved_.contains(name)) continue;
     std::vector<std::string> known;
     for (const auto& [key, unused] : resolved_) known.push_back(key);
-    throw InputError(fmt::format("{} has no parameter \"{}\"{}; it has {}", prefix(*spec_, kind_), name, suggestion(name, known),
+    throw InputError(fmt::format("{} has no parameter \"{}\"{}; it has {}", prefix(*spec_, kind_), name,
+                                 suggestion(name, known),
                                  known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
   }
 }
 
 std::string Params::resolved() const {
   std::string text;
-  for (const auto& [name, value] : resolved_) text += fmt::format("{}{}={}", text.empty() ? "" : " ", name, to_string(value));
+  for (const auto& [name, value] : resolved_)
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", name, to_string(value));
   return text;
 }
 
-Needs Needs::operator|(const Needs& other) const { return {bits | other.bits, std::max(window_rows, other.window_rows)}; }
+Needs Needs::operator|(const Needs& other) const {
+  return {bits | other.bits, std::max(window_rows, other.window_rows)};
+}
 
 Needs needs(std::initializer_list<Feature> features, std::int64_t window_rows) {
   Needs all{0, window_rows};

@@ -64,10 +64,12 @@ void add_to(std::vector<Entry<Policy>>& entries, Entry<Policy> entry, const char
 
 template <class Policy>
 Policy make(const std::vector<Entry<Policy>>& entries, const PolicySpec& spec, const char* kind) {
-  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry<Policy>& e) { return e.name == spec.name; });
+  const auto entry =
+      std::find_if(entries.begin(), entries.end(), [&](const Entry<Policy>& e) { return e.name == spec.name; });
   if (entry == entries.end()) {
-    throw InputError(fmt::format("{}{}unknown {} \"{}\"{}; there are {}", spec.where, spec.where.empty() ? "" : ": ", kind, spec.name,
-                                 suggestion(spec.name, names(entries)), fmt::join(names(entries), ", ")));
+    throw InputError(fmt::format("{}{}unknown {} \"{}\"{}; there are {}", spec.where, spec.where.empty() ? "" : ": ",
+                                 kind, spec.name, suggestion(spec.name, names(entries)),
+                                 fmt::join(names(entries), ", ")));
   }
   Params params(kind, spec);
   Policy policy = entry->make(params);
@@ -84,8 +86,12 @@ void Registry::add(Entry<LayerAllocator> entry) { add_to(layer_allocators_, std:
 void Registry::add(Entry<HeadAllocator> entry) { add_to(head_allocators_, std::move(entry), kHeadAllocator); }
 
 Scorer Registry::make_scorer(const PolicySpec& spec) const { return make(scorers_, spec, kScorer); }
-LayerAllocator Registry::make_layer_allocator(const PolicySpec& spec) const { return make(layer_allocators_, spec, kLayerAllocator); }
-HeadAllocator Registry::make_head_allocator(const PolicySpec& spec) const { return make(head_allocators_, spec, kHeadAllocator); }
+LayerAllocator Registry::make_layer_allocator(const PolicySpec& spec) const {
+  return make(layer_allocators_, spec, kLayerAllocator);
+}
+HeadAllocator Registry::make_head_allocator(const PolicySpec& spec) const {
+  return make(head_allocators_, spec, kHeadAllocator);
+}
 
 Registry builtin_policies() {
   Registry registry;

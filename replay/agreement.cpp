@@ -67,7 +67,8 @@ class SampleMeans {
 };
 
 // How much is lost by trusting replay's top: 0 when the best of it is the best of all, 1 when it is the worst.
-double top_regret(const Verification& verification, const std::vector<std::size_t>& candidates, const std::vector<double>& kl) {
+double top_regret(const Verification& verification, const std::vector<std::size_t>& candidates,
+                  const std::vector<double>& kl) {
   double best_top = std::numeric_limits<double>::infinity();
   for (std::size_t c = 0; c < candidates.size(); ++c) {
     if (verification.candidates[candidates[c]].role == "top") best_top = std::min(best_top, kl[c]);

@@ -16,7 +16,8 @@ std::size_t keep_index(const ResultTable& results, double keep) {
   const std::vector<double>& keeps = results.plan.keep;
   const auto at = std::find(keeps.begin(), keeps.end(), keep);
   if (at == keeps.end()) {
-    throw InputError(fmt::format("verify.keep has {}, which was not replayed; replay.keep has {}", keep, fmt::join(keeps, ", ")));
+    throw InputError(
+        fmt::format("verify.keep has {}, which was not replayed; replay.keep has {}", keep, fmt::join(keeps, ", ")));
   }
   return static_cast<std::size_t>(at - keeps.begin());
 }
@@ -55,13 +56,15 @@ std::vector<Candidate> choose_candidates(const ResultTable& results, const Verif
   std::uint64_t state = plan.seed;
   for (const double keep : plan.keep) {
     std::vector<Candidate> ranking = predicted_ranking(results, keep_index(results, keep), plan.rank_by);
-    if (ranking.empty()) throw Error(fmt::format("no policy has {} at keep {}: nothing to verify", to_string(plan.rank_by), keep));
+    if (ranking.empty())
+      throw Error(fmt::format("no policy has {} at keep {}: nothing to verify", to_string(plan.rank_by), keep));
     for (std::int64_t i = 0; i < plan.top && !ranking.empty(); ++i) take(chosen, ranking, 0, "top");
     // Uniform allocation under the best ranker is what every other allocation has to beat.
     const std::size_t best_ranker = chosen.back().choice.policy.ranker;
     const auto uniform = std::find_if(ranking.begin(), ranking.end(), [&](const Candidate& c) {
       const PolicyIndex index = c.choice.policy;
-      return index.ranker == best_ranker && results.policies.layer_allocators[index.layer_allocator].name == "uniform" &&
+      return index.ranker == best_ranker &&
+             results.policies.layer_allocators[index.layer_allocator].name == "uniform" &&
              results.policies.head_allocators[index.head_allocator].name == "uniform";
     });
     if (uniform != ranking.end()) take(chosen, ranking, static_cast<std::size_t>(uniform - ranking.begin()), "uniform");

@@ -50,7 +50,9 @@ std::vector<std::string> next_record(const std::string& text, std::size_t& at, s
       fields.back() += c;
     }
   }
-  if (in_quotes) throw Error(fmt::format("{}:{}: a quote is never closed; the file was cut short or edited", file.string(), first_line));
+  if (in_quotes)
+    throw Error(
+        fmt::format("{}:{}: a quote is never closed; the file was cut short or edited", file.string(), first_line));
   return fields;
 }
 
@@ -73,13 +75,15 @@ double csv_number(const std::string& field) {
   if (field.empty()) return std::numeric_limits<double>::quiet_NaN();
   double value = 0;
   const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-  if (error != std::errc() || end != field.data() + field.size()) throw Error(fmt::format("\"{}\" is not a number", field));
+  if (error != std::errc() || end != field.data() + field.size())
+    throw Error(fmt::format("\"{}\" is not a number", field));
   return value;
 }
 
 CsvTable CsvTable::read(const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw Error(fmt::format("{}: can't be read; run `depthkv replay` or `depthkv run` first", file.string()));
+  if (!stream)
+    throw Error(fmt::format("{}: can't be read; run `depthkv replay` or `depthkv run` first", file.string()));
   std::stringstream buffer;
   buffer << stream.rdbuf();
   const std::string text = buffer.str();
@@ -121,7 +125,8 @@ void write_file(const std::filesystem::path& file, const std::string& text) {
   if (!stream) {
     std::error_code ignored;
     std::filesystem::remove(aside, ignored);
-    throw Error(fmt::format("{}: can't be written; is the folder there and writable, and the disk not full?", file.string()));
+    throw Error(
+        fmt::format("{}: can't be written; is the folder there and writable, and the disk not full?", file.string()));
   }
   std::filesystem::rename(aside, file);
 }

@@ -119,17 +119,20 @@ class LayerPass {
       const auto index = static_cast<std::size_t>(task);
       const auto g = static_cast<std::int64_t>(index % heads);
       const RankedLayer& ranked = layer_of(sample, index / heads, data);
-      ops_.accumulate_losses({attention.head_range(g * shape.group(), shape.group()),
-                              data.values.view().row_range(0, attention.columns).head_range(g, 1), ranked.ranking.head(g)},
-                             sums[index]);
+      ops_.accumulate_losses(
+          {attention.head_range(g * shape.group(), shape.group()),
+           data.values.view().row_range(0, attention.columns).head_range(g, 1), ranked.ranking.head(g)},
+          sums[index]);
     });
     for (std::size_t i = 0; i < active_.size(); ++i) {
       const auto first = sums.begin() + static_cast<std::ptrdiff_t>(i * heads);
       const auto last = first + static_cast<std::ptrdiff_t>(heads);
-      const double energy = std::accumulate(first, last, 0.0, [](double sum, const LossCurves& c) { return sum + c.energy; });
+      const double energy =
+          std::accumulate(first, last, 0.0, [](double sum, const LossCurves& c) { return sum + c.energy; });
       RankedLayer& ranked = layer_of(sample, i, data);
       std::vector<HeadCurves>& curves = rows == Rows::judged ? ranked.judged : ranked.observed;
-      std::transform(first, last, std::back_inserter(curves), [&](const LossCurves& c) { return to_losses(c, energy); });
+      std::transform(first, last, std::back_inserter(curves),
+                     [&](const LossCurves& c) { return to_losses(c, energy); });
       if (rows != Rows::judged) continue;
       for (std::size_t g = 0; g < heads; ++g) {
         curves[g].evidence = evidence_curve(ranked.ranking.head(static_cast<std::int64_t>(g)), is_evidence_);
@@ -180,7 +183,8 @@ double RankedLayer::loss(Rows rows, Metric metric, const std::vector<std::int64_
   return metric == Metric::output_error ? sum : sum / static_cast<double>(heads.size());
 }
 
-RankedSample rank_sample(const Trace& trace, const ReplayPlan& plan, const Policies& policies, const RankRequest& request) {
+RankedSample rank_sample(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                         const RankRequest& request) {
   return LayerPass(trace, plan, policies, request).run();
 }
 
@@ -209,8 +213,8 @@ Allocation allocate(const RankedSample& sample, const Policies& policies, Policy
   Allocation allocation;
   for (std::size_t l = 0; l < per_layer.size(); ++l) allocation.kept.push_back(split(l, per_layer[l]));
   if (allocation.total() != budget.entries || allocation.kept.size() != layers.size()) {
-    throw Error(fmt::format("layer allocator {} gave out {} entries over {} layers, the budget is {} over {}", allocator.name,
-                            allocation.total(), allocation.kept.size(), budget.entries, layers.size()));
+    throw Error(fmt::format("layer allocator {} gave out {} entries over {} layers, the budget is {} over {}",
+                            allocator.name, allocation.total(), allocation.kept.size(), budget.entries, layers.size()));
   }
   return allocation;
 }

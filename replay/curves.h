@@ -21,10 +21,10 @@ struct HeadCurves {
 
 // One layer under one ranker.
 struct RankedLayer {
-  Ranking ranking;                     // empty unless asked for
-  std::vector<HeadSplit> splits;       // [head allocator]
-  std::vector<HeadCurves> judged;      // [KV head]
-  std::vector<HeadCurves> observed;    // [KV head]
+  Ranking ranking;                   // empty unless asked for
+  std::vector<HeadSplit> splits;     // [head allocator]
+  std::vector<HeadCurves> judged;    // [KV head]
+  std::vector<HeadCurves> observed;  // [KV head]
 
   // The layer's loss when its heads keep `kept`: mean over heads for mass and evidence, sum for output_error.
   double loss(Rows rows, Metric metric, const std::vector<std::int64_t>& kept) const;
@@ -40,12 +40,14 @@ struct RankedSample {
 struct RankRequest {
   std::vector<bool> rankers;  // which of the policies' rankers
   bool keep_rankings = false;
-  bool judged = true;         // measure curves on judged rows
-  bool observed = false;      // measure curves on observed rows
+  bool judged = true;     // measure curves on judged rows
+  bool observed = false;  // measure curves on observed rows
 };
-RankedSample rank_sample(const Trace& trace, const ReplayPlan& plan, const Policies& policies, const RankRequest& request);
+RankedSample rank_sample(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                         const RankRequest& request);
 
-// Splits the budget of one policy over layers, then heads. Checks that both allocators kept their promise of exact sums.
+// Splits the budget of one policy over layers, then heads. Checks that both allocators kept their promise of exact
+// sums.
 Allocation allocate(const RankedSample& sample, const Policies& policies, PolicyIndex policy, double keep);
 
 }  // namespace depthkv

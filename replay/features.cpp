@@ -24,7 +24,8 @@ Tensor attention_of(const View& queries, const View& keys, std::span<const std::
   Tensor all(queries.heads, queries.rows, keys.rows);
   const std::int64_t group = queries.heads / keys.heads;
   parallel_for(keys.heads, threads, [&](std::int64_t g) {
-    const Tensor part = ops.attention_rows(queries.head_range(g * group, group), keys.head_range(g, 1), positions, spec);
+    const Tensor part =
+        ops.attention_rows(queries.head_range(g * group, group), keys.head_range(g, 1), positions, spec);
     const auto target = all.values().subspan(static_cast<std::size_t>(g) * part.values().size(), part.values().size());
     std::copy(part.values().begin(), part.values().end(), target.begin());
   });
@@ -34,9 +35,11 @@ Tensor attention_of(const View& queries, const View& keys, std::span<const std::
 }  // namespace
 
 RowPlan plan_rows(std::span<const std::int32_t> query_rows, std::int64_t cut, std::int64_t window_rows) {
-  const auto at = static_cast<std::int64_t>(std::lower_bound(query_rows.begin(), query_rows.end(), cut) - query_rows.begin());
+  const auto at =
+      static_cast<std::int64_t>(std::lower_bound(query_rows.begin(), query_rows.end(), cut) - query_rows.begin());
   std::int64_t begin = at;
-  while (begin > 0 && at - begin < window_rows && query_rows[static_cast<std::size_t>(begin - 1)] == cut - (at - begin) - 1) {
+  while (begin > 0 && at - begin < window_rows &&
+         query_rows[static_cast<std::size_t>(begin - 1)] == cut - (at - begin) - 1) {
     --begin;
   }
   return {{begin, at}, {at, static_cast<std::int64_t>(query_rows.size())}};
@@ -45,7 +48,8 @@ RowPlan plan_rows(std::span<const std::int32_t> query_rows, std::int64_t cut, st
 std::optional<std::string> missing(const Trace& trace, const Needs& needs, Cut cut) {
   const auto holds = [&] {
     std::string list;
-    for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
+    for (const Channel channel :
+         {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
       if (trace.has(channel, 0)) list += fmt::format("{}{}", list.empty() ? "" : ", ", to_string(channel));
     }
     return list;
@@ -54,15 +58,16 @@ std::optional<std::string> missing(const Trace& trace, const Needs& needs, Cut c
     return needs.has(feature) && !trace.has(channel, 0) ? std::optional(channel) : std::nullopt;
   };
   for (const auto& channel : {lacks(Feature::keys, Channel::keys), lacks(Feature::values, Channel::values),
-                              lacks(Feature::column_sums, Channel::column_sums), lacks(Feature::window, Channel::queries),
-                              lacks(Feature::judged, Channel::queries)}) {
+                              lacks(Feature::column_sums, Channel::column_sums),
+                              lacks(Feature::window, Channel::queries), lacks(Feature::judged, Channel::queries)}) {
     if (channel) return fmt::format("needs {}, the trace holds {}", to_string(*channel), holds());
   }
   const std::int64_t at = trace.sample().segments.at(cut);
   const Span window = plan_rows(trace.query_rows(), at, needs.window_rows).window;
   const std::int64_t wanted = std::min(needs.window_rows, at);
   if (needs.has(Feature::window) && window.end - window.begin < wanted) {
-    return fmt::format("needs the last {} query rows before the cut, the trace holds {}", wanted, window.end - window.begin);
+    return fmt::format("needs the last {} query rows before the cut, the trace holds {}", wanted,
+                       window.end - window.begin);
   }
   return std::nullopt;
 }
@@ -72,7 +77,9 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   const std::int64_t cut = trace.sample().segments.at(request.cut);
   const RowPlan rows = plan_rows(trace.query_rows(), cut, request.window_rows);
   const SoftmaxSpec spec{model.attention_scale, model.logit_softcap};
-  const auto take = [](Span span) { return std::pair(static_cast<std::size_t>(span.begin), static_cast<std::size_t>(span.end - span.begin)); };
+  const auto take = [](Span span) {
+    return std::pair(static_cast<std::size_t>(span.begin), static_cast<std::size_t>(span.end - span.begin));
+  };
 
   LayerData data;
   data.keys = trace.keys(layer);

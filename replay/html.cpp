@@ -54,13 +54,17 @@ Series series_of(const ResultTable& results, std::size_t policy, Metric metric, 
 
 // Every scorer under one pair of allocators.
 Plot scorer_plot(const ResultTable& results, Metric metric) {
-  Plot plot{fmt::format("{} by scorer, budget split evenly", to_string(metric)), "kept share of the cache", std::string(to_string(metric)), {}};
+  Plot plot{fmt::format("{} by scorer, budget split evenly", to_string(metric)),
+            "kept share of the cache",
+            std::string(to_string(metric)),
+            {}};
   for (std::size_t p = 0; p < results.policies.size(); ++p) {
     const PolicyIndex index = results.policy(p);
     if (results.policies.layer_allocators[index.layer_allocator].name != "uniform") continue;
     if (results.policies.head_allocators[index.head_allocator].name != "uniform") continue;
     const std::string& scorer = results.policies.rankers[index.ranker].scorer.name;
-    plot.series.push_back(series_of(results, p, metric, ranker_label(results, index.ranker), scorer == "random" || results.is_bound(index)));
+    plot.series.push_back(series_of(results, p, metric, ranker_label(results, index.ranker),
+                                    scorer == "random" || results.is_bound(index)));
   }
   return plot;
 }
@@ -68,7 +72,8 @@ Plot scorer_plot(const ResultTable& results, Metric metric) {
 // Every pair of allocators under the scorer that does best with an even split.
 Plot allocator_plot(const ResultTable& results, Metric metric) {
   const std::vector<PolicySummary> ranking = summarise(results, 0, metric);
-  const auto best = std::find_if(ranking.begin(), ranking.end(), [&](const PolicySummary& it) { return !results.is_bound(results.policy(it.policy)); });
+  const auto best = std::find_if(ranking.begin(), ranking.end(),
+                                 [&](const PolicySummary& it) { return !results.is_bound(results.policy(it.policy)); });
   Plot plot{"", "kept share of the cache", std::string(to_string(metric)), {}};
   if (best == ranking.end()) return plot;
   const std::size_t ranker = results.policy(best->policy).ranker;
@@ -76,9 +81,10 @@ Plot allocator_plot(const ResultTable& results, Metric metric) {
   for (std::size_t p = 0; p < results.policies.size(); ++p) {
     const PolicyIndex index = results.policy(p);
     if (index.ranker != ranker) continue;
-    plot.series.push_back(series_of(results, p, metric,
-                                    layer_label(results, index.layer_allocator) + " / " + head_label(results, index.head_allocator),
-                                    results.is_bound(index)));
+    plot.series.push_back(
+        series_of(results, p, metric,
+                  layer_label(results, index.layer_allocator) + " / " + head_label(results, index.head_allocator),
+                  results.is_bound(index)));
   }
   return plot;
 }
@@ -90,8 +96,8 @@ std::string replay_section(const ResultTable& results) {
     if (tables.empty()) continue;
     std::string body = draw(scorer_plot(results, metric)) + draw(allocator_plot(results, metric));
     for (const Table& table : tables) body += html_table(table);
-    text += fmt::format("<details{}><summary>{}</summary>\n{}</details>\n", metric == Metric::output_error ? " open" : "",
-                        escaped(results_heading(results, metric)), body);
+    text += fmt::format("<details{}><summary>{}</summary>\n{}</details>\n",
+                        metric == Metric::output_error ? " open" : "", escaped(results_heading(results, metric)), body);
   }
   return text;
 }
@@ -99,11 +105,16 @@ std::string replay_section(const ResultTable& results) {
 std::string verify_section(const ResultTable& results, const Verification& verification) {
   std::string text = "<h2>End to end</h2>\n";
   for (const std::string& line : agreement_lines(verification)) text += fmt::format("<p>{}</p>\n", escaped(line));
-  Plot plot{"what replay predicted against what the model did", std::string(to_string(verification.plan.rank_by)) + " (replay)", "KL to the full cache, nats", {}, false};
+  Plot plot{"what replay predicted against what the model did",
+            std::string(to_string(verification.plan.rank_by)) + " (replay)",
+            "KL to the full cache, nats",
+            {},
+            false};
   for (const char* role : {"top", "uniform", "control"}) {
     Series series{role, {}};
     for (std::size_t c = 0; c < verification.candidates.size(); ++c) {
-      if (verification.candidates[c].role == role) series.points.emplace_back(verification.candidates[c].predicted, mean_kl(verification, c));
+      if (verification.candidates[c].role == role)
+        series.points.emplace_back(verification.candidates[c].predicted, mean_kl(verification, c));
     }
     if (!series.points.empty()) plot.series.push_back(series);
   }
@@ -119,7 +130,8 @@ std::string skipped_section(const ResultTable& results) {
     }
     for (std::size_t r = 0; r < sample.ranker_skipped.size(); ++r) {
       if (sample.ranker_skipped[r].empty()) continue;
-      items += fmt::format("<li>{}, {}: {}</li>\n", escaped(sample.id), escaped(ranker_label(results, r)), escaped(sample.ranker_skipped[r]));
+      items += fmt::format("<li>{}, {}: {}</li>\n", escaped(sample.id), escaped(ranker_label(results, r)),
+                           escaped(sample.ranker_skipped[r]));
     }
   }
   return items.empty() ? "" : "<h2>Not measured</h2>\n<ul>" + items + "</ul>\n";
@@ -128,7 +140,8 @@ std::string skipped_section(const ResultTable& results) {
 std::string samples_section(const ResultTable& results) {
   Table table{"samples", {{"sample", "task", "tokens below the cut", "judged rows"}}, 2};
   for (const SampleResult& sample : results.samples) {
-    table.rows.push_back({sample.id, sample.task, fmt::format("{}", sample.tokens), fmt::format("{}", sample.judged_rows)});
+    table.rows.push_back(
+        {sample.id, sample.task, fmt::format("{}", sample.tokens), fmt::format("{}", sample.judged_rows)});
   }
   return "<h2>Input</h2>\n" + html_table(table);
 }
@@ -137,15 +150,19 @@ std::string samples_section(const ResultTable& results) {
 
 void write_report_html(const ResultTable& results, const std::optional<Verification>& verification,
                        const std::string& plan_yaml, const std::filesystem::path& file) {
-  std::string text = fmt::format("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-                                 "<meta name=\"viewport\" content=\"width=device-width\"><title>DepthKV report</title><style>{}</style></head><body>\n",
-                                 kStyle);
-  text += fmt::format("<h1>DepthKV: {} policies on {} samples</h1>\n<p class=\"sub\">{} ({}), cut {}, depthkv {}, plan {}</p>\n",
-                      results.policies.size(), results.samples.size(), escaped(results.model.name), escaped(results.model.fingerprint),
-                      to_string(results.plan.cut), kBuild, escaped(results.plan_hash));
+  std::string text = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+      "<meta name=\"viewport\" content=\"width=device-width\"><title>DepthKV "
+      "report</title><style>{}</style></head><body>\n",
+      kStyle);
+  text += fmt::format(
+      "<h1>DepthKV: {} policies on {} samples</h1>\n<p class=\"sub\">{} ({}), cut {}, depthkv {}, plan {}</p>\n",
+      results.policies.size(), results.samples.size(), escaped(results.model.name), escaped(results.model.fingerprint),
+      to_string(results.plan.cut), kBuild, escaped(results.plan_hash));
   if (verification) text += verify_section(results, *verification);
   text += replay_section(results) + skipped_section(results) + samples_section(results);
-  text += fmt::format("<details><summary>resolved plan</summary><pre>{}</pre></details>\n</body></html>\n", escaped(plan_yaml));
+  text += fmt::format("<details><summary>resolved plan</summary><pre>{}</pre></details>\n</body></html>\n",
+                      escaped(plan_yaml));
   write_file(file, text);
 }
 

@@ -12,7 +12,8 @@ namespace {
 template <class Policy>
 std::string allocator_label(const std::vector<Policy>& policies, std::size_t index) {
   const Policy& policy = policies[index];
-  const auto same = std::count_if(policies.begin(), policies.end(), [&](const Policy& p) { return p.name == policy.name; });
+  const auto same =
+      std::count_if(policies.begin(), policies.end(), [&](const Policy& p) { return p.name == policy.name; });
   return same > 1 ? fmt::format("{} ({})", policy.name, policy.params) : policy.name;
 }
 
@@ -46,9 +47,10 @@ std::string policy_label(const ResultTable& results, PolicyIndex policy) {
 }
 
 std::vector<std::pair<std::string, double>> candidate_means(const Verification& verification, std::size_t candidate) {
-  constexpr std::pair<const char*, double VerifyRow::*> kFields[] = {{"kl", &VerifyRow::kl},         {"top1", &VerifyRow::top1},
-                                                                     {"nll", &VerifyRow::nll},       {"nll_full", &VerifyRow::nll_full},
-                                                                     {"score", &VerifyRow::score},   {"score_full", &VerifyRow::score_full}};
+  constexpr std::pair<const char*, double VerifyRow::*> kFields[] = {
+      {"kl", &VerifyRow::kl},       {"top1", &VerifyRow::top1},
+      {"nll", &VerifyRow::nll},     {"nll_full", &VerifyRow::nll_full},
+      {"score", &VerifyRow::score}, {"score_full", &VerifyRow::score_full}};
   std::vector<std::pair<std::string, double>> means;
   for (const auto& [name, field] : kFields) {
     std::vector<double> values;

@@ -92,9 +92,12 @@ Policies make_policies(const ReplayPlan& plan, const Registry& registry) {
   for (const PolicySpec& spec : plan.scorers) {
     for (const Protect& protect : plan.protect) policies.rankers.push_back({registry.make_scorer(spec), protect});
   }
-  for (const PolicySpec& spec : plan.layer_allocators) policies.layer_allocators.push_back(registry.make_layer_allocator(spec));
-  for (const PolicySpec& spec : plan.head_allocators) policies.head_allocators.push_back(registry.make_head_allocator(spec));
-  if (policies.size() == 0) throw InputError("the plan names no scorer, layer allocator or head allocator; name one of each");
+  for (const PolicySpec& spec : plan.layer_allocators)
+    policies.layer_allocators.push_back(registry.make_layer_allocator(spec));
+  for (const PolicySpec& spec : plan.head_allocators)
+    policies.head_allocators.push_back(registry.make_head_allocator(spec));
+  if (policies.size() == 0)
+    throw InputError("the plan names no scorer, layer allocator or head allocator; name one of each");
   return policies;
 }
 
@@ -138,9 +141,9 @@ ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registr
     const Trace trace = Trace::open(file);
     if (table.samples.empty()) table.model = trace.model();
     if (trace.model() != table.model) {
-      throw InputError(fmt::format("{}: recorded from model {} ({}), the rest of the set from {} ({}); keep one model per folder",
-                                   file.string(), trace.model().name, trace.model().fingerprint, table.model.name,
-                                   table.model.fingerprint));
+      throw InputError(fmt::format(
+          "{}: recorded from model {} ({}), the rest of the set from {} ({}); keep one model per folder", file.string(),
+          trace.model().name, trace.model().fingerprint, table.model.name, table.model.fingerprint));
     }
     table.samples.push_back(replay_sample(trace, table));
   }
@@ -164,7 +167,8 @@ std::vector<KeepMask> keep_masks(const Trace& trace, const ReplayPlan& plan, con
   std::vector<KeepMask> masks;
   for (const PolicyChoice& choice : choices) {
     if (ranked.skipped[choice.policy.ranker]) {
-      throw Error(fmt::format("{}: scorer {} {}", trace.path().string(), policies.rankers[choice.policy.ranker].scorer.name,
+      throw Error(fmt::format("{}: scorer {} {}", trace.path().string(),
+                              policies.rankers[choice.policy.ranker].scorer.name,
                               *ranked.skipped[choice.policy.ranker]));
     }
     const Allocation allocation = allocate(ranked, policies, choice.policy, choice.keep);

@@ -17,8 +17,9 @@ namespace {
 
 constexpr Metric kAllMetrics[] = {Metric::mass, Metric::output_error, Metric::evidence};
 
-const std::vector<std::string> kPolicyColumns{"scorer",       "scorer_params", "group",          "protect_first", "protect_last",
-                                              "layer_allocator", "layer_params",  "head_allocator", "head_params"};
+const std::vector<std::string> kPolicyColumns{"scorer",        "scorer_params",  "group",
+                                              "protect_first", "protect_last",   "layer_allocator",
+                                              "layer_params",  "head_allocator", "head_params"};
 
 std::vector<std::string> policy_fields(const ResultTable& results, PolicyIndex index) {
   const Ranker& ranker = results.policies.rankers[index.ranker];
@@ -57,15 +58,17 @@ std::string policy_key(const CsvTable& table, std::size_t row) {
 
 std::map<std::string, std::size_t> policies_by_key(const ResultTable& results) {
   std::map<std::string, std::size_t> found;
-  for (std::size_t p = 0; p < results.policies.size(); ++p) found[policy_key(policy_fields(results, results.policy(p)))] = p;
+  for (std::size_t p = 0; p < results.policies.size(); ++p)
+    found[policy_key(policy_fields(results, results.policy(p)))] = p;
   return found;
 }
 
 std::size_t find_policy(const std::map<std::string, std::size_t>& policies, const CsvTable& table, std::size_t row) {
   const auto found = policies.find(policy_key(table, row));
   if (found == policies.end()) {
-    throw Error(fmt::format("{}: a policy that the run's plan.yaml doesn't name (scorer {}); they belong to different runs",
-                            table.where(row), table.at(row, "scorer")));
+    throw Error(
+        fmt::format("{}: a policy that the run's plan.yaml doesn't name (scorer {}); they belong to different runs",
+                    table.where(row), table.at(row, "scorer")));
   }
   return found->second;
 }
@@ -73,7 +76,8 @@ std::size_t find_policy(const std::map<std::string, std::size_t>& policies, cons
 std::size_t find_keep(const ResultTable& results, const CsvTable& table, std::size_t row) {
   const double keep = csv_number(table.at(row, "keep"));
   const auto at = std::find(results.plan.keep.begin(), results.plan.keep.end(), keep);
-  if (at == results.plan.keep.end()) throw Error(fmt::format("{}: keep {} is not in the run's plan.yaml", table.where(row), keep));
+  if (at == results.plan.keep.end())
+    throw Error(fmt::format("{}: keep {} is not in the run's plan.yaml", table.where(row), keep));
   return static_cast<std::size_t>(at - results.plan.keep.begin());
 }
 
@@ -85,7 +89,8 @@ SampleResult empty_sample(const ResultTable& results, const CsvTable& table, std
   sample.judged_rows = static_cast<std::int64_t>(csv_number(table.at(row, "judged_rows")));
   sample.ranker_skipped.resize(results.policies.rankers.size());
   sample.entries.resize(results.plan.keep.size());
-  sample.values.assign(results.policies.size() * results.plan.keep.size() * kMetrics, std::numeric_limits<double>::quiet_NaN());
+  sample.values.assign(results.policies.size() * results.plan.keep.size() * kMetrics,
+                       std::numeric_limits<double>::quiet_NaN());
   return sample;
 }
 
@@ -100,7 +105,8 @@ Metric parse_metric(const CsvTable& table, std::size_t row) {
 
 void write_results_csv(const ResultTable& results, const std::filesystem::path& file) {
   CsvWriter csv(columns({"sample", "task", "cut", "tokens", "judged_rows"},
-                        {"keep", "entries", "kept", "metric", "value", "status", "device", "model", "model_fingerprint", "plan", "build"}));
+                        {"keep", "entries", "kept", "metric", "value", "status", "device", "model", "model_fingerprint",
+                         "plan", "build"}));
   for (const SampleResult& sample : results.samples) {
     const std::vector<std::string> lead{sample.id, sample.task, std::string(to_string(results.plan.cut)),
                                         fmt::format("{}", sample.tokens), fmt::format("{}", sample.judged_rows)};
@@ -116,9 +122,9 @@ void write_results_csv(const ResultTable& results, const std::filesystem::path& 
           const std::string entries = fmt::format("{}", sample.entries[k]);
           std::vector<std::string> fields = head;
           fields.insert(fields.end(), {csv_number(results.plan.keep[k]), entries, status == "ok" ? entries : "",
-                                       std::string(to_string(metric)), csv_number(results.value(sample, p, k, metric)), status,
-                                       std::string(to_string(results.plan.device)), results.model.name, results.model.fingerprint,
-                                       results.plan_hash, kBuild});
+                                       std::string(to_string(metric)), csv_number(results.value(sample, p, k, metric)),
+                                       status, std::string(to_string(results.plan.device)), results.model.name,
+                                       results.model.fingerprint, results.plan_hash, kBuild});
           csv.row(fields);
         }
       }
@@ -155,15 +161,16 @@ ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registr
   }
   for (SampleResult& sample : results.samples) {
     const auto& why = sample.ranker_skipped;
-    if (std::none_of(why.begin(), why.end(), [](const std::string& reason) { return reason.empty(); })) sample.skipped = why[0];
+    if (std::none_of(why.begin(), why.end(), [](const std::string& reason) { return reason.empty(); }))
+      sample.skipped = why[0];
   }
   return results;
 }
 
 void write_verify_csv(const ResultTable& results, const Verification& verification, const std::filesystem::path& file) {
   CsvWriter csv(columns({"sample", "task", "cut", "role"},
-                        {"keep", "entries", "rank_by", "predicted", "scored_tokens", "kl", "top1", "nll", "nll_full", "score",
-                         "score_full", "output", "plan", "build"}));
+                        {"keep", "entries", "rank_by", "predicted", "scored_tokens", "kl", "top1", "nll", "nll_full",
+                         "score", "score_full", "output", "plan", "build"}));
   for (const VerifyRow& row : verification.rows) {
     const Candidate& candidate = verification.candidates[row.candidate];
     const SampleResult& sample = results.samples[row.sample];
@@ -174,7 +181,8 @@ void write_verify_csv(const ResultTable& results, const Verification& verificati
                   {csv_number(candidate.choice.keep), fmt::format("{}", sample.entries[candidate.keep_index]),
                    std::string(to_string(verification.plan.rank_by)), csv_number(candidate.predicted),
                    fmt::format("{}", row.scored_tokens), csv_number(row.kl), csv_number(row.top1), csv_number(row.nll),
-                   csv_number(row.nll_full), csv_number(row.score), csv_number(row.score_full), row.output, results.plan_hash, kBuild});
+                   csv_number(row.nll_full), csv_number(row.score), csv_number(row.score_full), row.output,
+                   results.plan_hash, kBuild});
     csv.row(fields);
   }
   write_file(file, csv.text());
@@ -191,18 +199,23 @@ Verification read_verify_csv(const ResultTable& results, const VerifyPlan& plan,
     auto candidate = std::find_if(verification.candidates.begin(), verification.candidates.end(),
                                   [&](const Candidate& c) { return c.policy == policy && c.keep_index == keep; });
     if (candidate == verification.candidates.end()) {
-      verification.candidates.push_back({{results.policy(policy), results.plan.keep[keep]}, policy, keep, table.at(row, "role"),
+      verification.candidates.push_back({{results.policy(policy), results.plan.keep[keep]},
+                                         policy,
+                                         keep,
+                                         table.at(row, "role"),
                                          csv_number(table.at(row, "predicted"))});
       candidate = verification.candidates.end() - 1;
     }
     const auto sample = std::find_if(results.samples.begin(), results.samples.end(),
                                      [&](const SampleResult& s) { return s.id == table.at(row, "sample"); });
-    if (sample == results.samples.end()) throw Error(fmt::format("{}: a sample that results.csv doesn't have", table.where(row)));
+    if (sample == results.samples.end())
+      throw Error(fmt::format("{}: a sample that results.csv doesn't have", table.where(row)));
     const auto number = [&](const char* column) { return csv_number(table.at(row, column)); };
     verification.rows.push_back({static_cast<std::size_t>(candidate - verification.candidates.begin()),
                                  static_cast<std::size_t>(sample - results.samples.begin()),
-                                 static_cast<std::int64_t>(number("scored_tokens")), number("kl"), number("top1"), number("nll"),
-                                 number("nll_full"), number("score"), number("score_full"), table.at(row, "output")});
+                                 static_cast<std::int64_t>(number("scored_tokens")), number("kl"), number("top1"),
+                                 number("nll"), number("nll_full"), number("score"), number("score_full"),
+                                 table.at(row, "output")});
   }
   verification.agreement = measure_agreement(results, verification);
   return verification;

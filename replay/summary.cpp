@@ -78,7 +78,8 @@ std::vector<PolicySummary> summarise(const ResultTable& results, std::size_t kee
       const double difference = results.value(sample, p, keep, metric) - results.value(sample, twin, keep, metric);
       if (!std::isnan(difference)) differences.push_back(difference);
     }
-    found.push_back({p, keep, mean(values), values.size(), mean(differences), bootstrap_mean(differences, kBootstrapSeed)});
+    found.push_back(
+        {p, keep, mean(values), values.size(), mean(differences), bootstrap_mean(differences, kBootstrapSeed)});
   }
   std::stable_sort(found.begin(), found.end(), [&](const PolicySummary& a, const PolicySummary& b) {
     return higher_is_better(metric) ? a.mean > b.mean : a.mean < b.mean;
@@ -91,18 +92,21 @@ void write_summary_json(const ResultTable& results, const std::optional<Verifica
   Json root;
   root["build"] = kBuild;
   root["plan"] = results.plan_hash;
-  root["model"] = {{"name", results.model.name},
-                   {"fingerprint", results.model.fingerprint}};
+  root["model"] = {{"name", results.model.name}, {"fingerprint", results.model.fingerprint}};
   root["cut"] = to_string(results.plan.cut);
   root["device"] = to_string(results.plan.device);
   root["samples"] = Json::array();
   for (const SampleResult& sample : results.samples) {
-    root["samples"].push_back({{"id", sample.id}, {"tokens", sample.tokens}, {"judged_rows", sample.judged_rows}, {"skipped", sample.skipped}});
+    root["samples"].push_back({{"id", sample.id},
+                               {"tokens", sample.tokens},
+                               {"judged_rows", sample.judged_rows},
+                               {"skipped", sample.skipped}});
   }
   for (const Metric metric : {Metric::output_error, Metric::mass, Metric::evidence}) {
     for (std::size_t k = 0; k < results.plan.keep.size(); ++k) {
       Json ranking = Json::array();
-      for (const PolicySummary& summary : summarise(results, k, metric)) ranking.push_back(summary_entry(results, summary));
+      for (const PolicySummary& summary : summarise(results, k, metric))
+        ranking.push_back(summary_entry(results, summary));
       root["replay"][std::string(to_string(metric))].push_back({{"keep", results.plan.keep[k]}, {"policies", ranking}});
     }
   }

@@ -29,7 +29,8 @@ std::string aligned(const Table& table) {
   for (const auto& row : table.rows) {
     std::string line = " ";
     for (std::size_t c = 0; c < row.size(); ++c) {
-      line += c < table.text_columns ? fmt::format(" {:<{}} ", row[c], width[c]) : fmt::format(" {:>{}} ", row[c], width[c]);
+      line += c < table.text_columns ? fmt::format(" {:<{}} ", row[c], width[c])
+                                     : fmt::format(" {:>{}} ", row[c], width[c]);
     }
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
@@ -38,7 +39,8 @@ std::string aligned(const Table& table) {
 }
 
 // The best of the policies, then whatever a reader needs to judge them by: random, the best uniform split, the oracle.
-std::vector<std::size_t> shown_rows(const ResultTable& results, const std::vector<PolicySummary>& ranking, std::size_t rows) {
+std::vector<std::size_t> shown_rows(const ResultTable& results, const std::vector<PolicySummary>& ranking,
+                                    std::size_t rows) {
   std::vector<std::size_t> chosen;
   const auto bound = [&](std::size_t i) { return results.is_bound(results.policy(ranking[i].policy)); };
   const auto uniform = [&](std::size_t i) {
@@ -46,7 +48,9 @@ std::vector<std::size_t> shown_rows(const ResultTable& results, const std::vecto
     return results.policies.layer_allocators[index.layer_allocator].name == "uniform" &&
            results.policies.head_allocators[index.head_allocator].name == "uniform";
   };
-  const auto scorer = [&](std::size_t i) { return results.policies.rankers[results.policy(ranking[i].policy).ranker].scorer.name; };
+  const auto scorer = [&](std::size_t i) {
+    return results.policies.rankers[results.policy(ranking[i].policy).ranker].scorer.name;
+  };
   const auto add_first = [&](auto wanted) {
     for (std::size_t i = 0; i < ranking.size(); ++i) {
       if (!wanted(i)) continue;
@@ -71,16 +75,17 @@ std::vector<Table> results_tables(const ResultTable& results, Metric metric, std
   for (std::size_t k = 0; k < results.plan.keep.size(); ++k) {
     const std::vector<PolicySummary> ranking = summarise(results, k, metric);
     if (ranking.empty()) continue;
-    Table table{fmt::format("keep {} ({} samples)", results.plan.keep[k], ranking.front().samples),
-                {{"rank", "scorer", "layers", "heads", std::string(to_string(metric)), "vs uniform", "95 % interval", ""}},
-                4};
+    Table table{
+        fmt::format("keep {} ({} samples)", results.plan.keep[k], ranking.front().samples),
+        {{"rank", "scorer", "layers", "heads", std::string(to_string(metric)), "vs uniform", "95 % interval", ""}},
+        4};
     for (const std::size_t i : shown_rows(results, ranking, rows_per_keep)) {
       const PolicySummary& it = ranking[i];
       const PolicyIndex index = results.policy(it.policy);
-      table.rows.push_back({fmt::format("{}", i + 1), ranker_label(results, index.ranker),
-                            layer_label(results, index.layer_allocator), head_label(results, index.head_allocator),
-                            shown(it.mean), shown(it.versus_uniform, "{:+.4f}"),
-                            shown_interval(it.versus_uniform_interval, "{:+.4f}"), results.is_bound(index) ? "bound" : ""});
+      table.rows.push_back(
+          {fmt::format("{}", i + 1), ranker_label(results, index.ranker), layer_label(results, index.layer_allocator),
+           head_label(results, index.head_allocator), shown(it.mean), shown(it.versus_uniform, "{:+.4f}"),
+           shown_interval(it.versus_uniform_interval, "{:+.4f}"), results.is_bound(index) ? "bound" : ""});
     }
     tables.push_back(std::move(table));
   }
@@ -89,7 +94,8 @@ std::vector<Table> results_tables(const ResultTable& results, Metric metric, std
 
 Table verify_rows(const ResultTable& results, const Verification& verification) {
   Table table{fmt::format("end to end, predicted by {}", to_string(verification.plan.rank_by)),
-              {{"role", "scorer", "layers", "heads", "keep", "predicted", "KL", "top-1", "NLL", "NLL full", "score", "score full"}},
+              {{"role", "scorer", "layers", "heads", "keep", "predicted", "KL", "top-1", "NLL", "NLL full", "score",
+                "score full"}},
               4};
   for (std::size_t c = 0; c < verification.candidates.size(); ++c) {
     const Candidate& candidate = verification.candidates[c];
@@ -100,7 +106,8 @@ Table verify_rows(const ResultTable& results, const Verification& verification) 
                                  head_label(results, index.head_allocator),
                                  fmt::format("{}", candidate.choice.keep),
                                  shown(candidate.predicted)};
-    for (const auto& [name, value] : candidate_means(verification, c)) row.push_back(shown(value, name == "kl" ? "{:.5f}" : "{:.3f}"));
+    for (const auto& [name, value] : candidate_means(verification, c))
+      row.push_back(shown(value, name == "kl" ? "{:.5f}" : "{:.3f}"));
     table.rows.push_back(row);
   }
   return table;
@@ -110,7 +117,8 @@ std::vector<std::string> agreement_lines(const Verification& verification) {
   std::vector<std::string> lines;
   for (const Agreement& it : verification.agreement) {
     lines.push_back(fmt::format(
-        "agreement of replay with the model, {} policies at keep {}: Kendall tau {} {}, Spearman {}, regret of the top {}",
+        "agreement of replay with the model, {} policies at keep {}: Kendall tau {} {}, Spearman {}, regret of the top "
+        "{}",
         it.policies, it.keep == 0 ? "all" : fmt::format("{}", it.keep), shown(it.kendall, "{:.3f}"),
         shown_interval(it.kendall_interval, "{:.3f}"), shown(it.spearman, "{:.3f}"), shown(it.regret, "{:.3f}")));
   }
@@ -119,7 +127,8 @@ std::vector<std::string> agreement_lines(const Verification& verification) {
 
 std::string results_heading(const ResultTable& results, Metric metric) {
   return fmt::format("{} ({} is better), cut {}, {} policies, mean over samples", to_string(metric),
-                     higher_is_better(metric) ? "higher" : "lower", to_string(results.plan.cut), results.policies.size());
+                     higher_is_better(metric) ? "higher" : "lower", to_string(results.plan.cut),
+                     results.policies.size());
 }
 
 std::string results_table(const ResultTable& results, Metric metric, std::size_t rows_per_keep) {
@@ -129,7 +138,8 @@ std::string results_table(const ResultTable& results, Metric metric, std::size_t
 }
 
 std::string verify_table(const ResultTable& results, const Verification& verification) {
-  return fmt::format("{}\n{}\n", aligned(verify_rows(results, verification)), fmt::join(agreement_lines(verification), "\n"));
+  return fmt::format("{}\n{}\n", aligned(verify_rows(results, verification)),
+                     fmt::join(agreement_lines(verification), "\n"));
 }
 
 }  // namespace depthkv

@@ -39,7 +39,9 @@ std::string lower(std::string_view text) {
 
 bool is_ascii_alphanumeric(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
 
-bool is_ascii_punctuation(char c) { return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~'); }
+bool is_ascii_punctuation(char c) {
+  return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+}
 
 Words split_words(const std::string& text) {
   Words words;
@@ -66,7 +68,8 @@ Words squad_words(std::string_view text) {
 // rouge_score's default tokeniser: runs of [a-z0-9] of the lower-cased text, no stemming.
 Words rouge_words(std::string_view text) {
   std::string plain = lower(text);
-  std::replace_if(plain.begin(), plain.end(), [](char c) { return !is_ascii_alphanumeric(c); }, ' ');
+  std::replace_if(
+      plain.begin(), plain.end(), [](char c) { return !is_ascii_alphanumeric(c); }, ' ');
   return split_words(plain);
 }
 
@@ -75,7 +78,8 @@ double bag_f1(const Words& output, const Words& reference) {
   if (output.empty() || reference.empty()) return 0;
   std::map<std::string, int> left;
   for (const std::string& word : reference) ++left[word];
-  const auto common = static_cast<double>(std::count_if(output.begin(), output.end(), [&](const std::string& word) { return left[word]-- > 0; }));
+  const auto common = static_cast<double>(
+      std::count_if(output.begin(), output.end(), [&](const std::string& word) { return left[word]-- > 0; }));
   if (common == 0) return 0;
   const double precision = common / static_cast<double>(output.size());
   const double recall = common / static_cast<double>(reference.size());
@@ -106,7 +110,8 @@ std::string without_thousands_commas(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const std::string_view next = text.substr(i + 1 < text.size() ? i + 1 : i, 3);
-    const bool separator = text[i] == ',' && i > 0 && is_digit(text[i - 1]) && next.size() == 3 && std::all_of(next.begin(), next.end(), is_digit);
+    const bool separator = text[i] == ',' && i > 0 && is_digit(text[i - 1]) && next.size() == 3 &&
+                           std::all_of(next.begin(), next.end(), is_digit);
     if (!separator) out += text[i];
   }
   return out;
@@ -140,7 +145,8 @@ double exact_number(std::string_view output, std::string_view reference) {
 
 double string_match_all(std::string_view output, std::span<const std::string> references) {
   const std::string text = lower(output);
-  const auto hits = std::count_if(references.begin(), references.end(), [&](const std::string& r) { return text.find(lower(r)) != std::string::npos; });
+  const auto hits = std::count_if(references.begin(), references.end(),
+                                  [&](const std::string& r) { return text.find(lower(r)) != std::string::npos; });
   return static_cast<double>(hits) / static_cast<double>(references.size());
 }
 

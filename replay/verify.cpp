@@ -57,8 +57,8 @@ class SampleCheck {
   std::vector<VerifyRow> run() {
     const std::vector<Token> lead = slice(cut_, sample_.segments.prompt_end);
     const std::vector<Token> reference = reference_tokens();
-    const auto longest = std::max<std::int64_t>({static_cast<std::int64_t>(reference.size()), plan_.max_new,
-                                                 sample_.size() - sample_.segments.prompt_end});
+    const auto longest = std::max<std::int64_t>(
+        {static_cast<std::int64_t>(reference.size()), plan_.max_new, sample_.size() - sample_.segments.prompt_end});
     const auto branches = model_.branch(std::span(sample_.tokens).first(static_cast<std::size_t>(cut_)), masks_,
                                         static_cast<std::int64_t>(lead.size()) + longest);
     compare(*branches);
@@ -80,19 +80,20 @@ class SampleCheck {
     return tokens;
   }
 
-  // KL and top-1 over the recorded answer. The row at cut + s predicts token cut + s + 1; rows before the cut saw the full cache,
-  // so under the prompt cut the answer's first token is not counted.
+  // KL and top-1 over the recorded answer. The row at cut + s predicts token cut + s + 1; rows before the cut saw the
+  // full cache, so under the prompt cut the answer's first token is not counted.
   void compare(Branches& branches) {
     const std::vector<Token> fed = slice(cut_, sample_.size() - 1);
     const std::int64_t first = std::max<std::int64_t>(0, sample_.segments.prompt_end - 1 - cut_);
     for (VerifyRow& row : rows_) row.scored_tokens = static_cast<std::int64_t>(fed.size()) - first;
-    if (!rows_.empty() && rows_[0].scored_tokens > 0) branches.score(fed, first, [&](std::int64_t, std::span<const std::span<const float>> logits) {
-      const std::size_t best = argmax(logits[0]);
-      for (std::size_t c = 0; c < rows_.size(); ++c) {
-        rows_[c].kl += kl_divergence(logits[0], logits[c + 1]);
-        rows_[c].top1 += argmax(logits[c + 1]) == best ? 1.0 : 0.0;
-      }
-    });
+    if (!rows_.empty() && rows_[0].scored_tokens > 0)
+      branches.score(fed, first, [&](std::int64_t, std::span<const std::span<const float>> logits) {
+        const std::size_t best = argmax(logits[0]);
+        for (std::size_t c = 0; c < rows_.size(); ++c) {
+          rows_[c].kl += kl_divergence(logits[0], logits[c + 1]);
+          rows_[c].top1 += argmax(logits[c + 1]) == best ? 1.0 : 0.0;
+        }
+      });
     for (VerifyRow& row : rows_) {
       const bool any = row.scored_tokens > 0;
       row.kl = any ? row.kl / static_cast<double>(row.scored_tokens) : kNone;
@@ -111,7 +112,9 @@ class SampleCheck {
     if (reference.empty() || counted < 1) return;
     branches.score(fed, first, [&](std::int64_t step, std::span<const std::span<const float>> logits) {
       const auto target = static_cast<std::size_t>(reference[static_cast<std::size_t>(step + 1 - offset)]);
-      const auto loss = [&](std::span<const float> x) { return (log_sum_exp(x) - static_cast<double>(x[target])) / static_cast<double>(counted); };
+      const auto loss = [&](std::span<const float> x) {
+        return (log_sum_exp(x) - static_cast<double>(x[target])) / static_cast<double>(counted);
+      };
       const double full = loss(logits[0]);
       for (std::size_t c = 0; c < rows_.size(); ++c) {
         rows_[c].nll += loss(logits[c + 1]);
@@ -148,8 +151,9 @@ class SampleCheck {
 Verification verify(Model& model, const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan,
                     const Progress& progress) {
   if (model.card().fingerprint != results.model.fingerprint) {
-    throw InputError(fmt::format("the traces were recorded from {} ({}), the model given is {} ({}); give the same file",
-                                 results.model.name, results.model.fingerprint, model.card().name, model.card().fingerprint));
+    throw InputError(
+        fmt::format("the traces were recorded from {} ({}), the model given is {} ({}); give the same file",
+                    results.model.name, results.model.fingerprint, model.card().name, model.card().fingerprint));
   }
   Verification verification;
   verification.plan = plan;

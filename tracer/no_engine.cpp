@@ -6,7 +6,9 @@
 namespace depthkv {
 
 std::unique_ptr<Model> open_llama_model(const LlamaOptions&) {
-  throw InputError("this build has no engine, so nothing can be traced or verified; install llama.cpp (scripts/setup) and build again");
+  throw InputError(
+      "this build has no engine, so nothing can be traced or verified; install llama.cpp (scripts/setup) and build "
+      "again");
 }
 
 std::string llama_engine_version() { return "none (built without llama.cpp)"; }

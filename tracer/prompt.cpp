@@ -9,7 +9,8 @@
 namespace depthkv {
 namespace {
 
-// Stands for the message while the template is rendered, so that a text that looks like a template can't confuse the split.
+// Stands for the message while the template is rendered, so that a text that looks like a template can't confuse the
+// split.
 constexpr std::string_view kPlaceholder = "\x01message\x01";
 constexpr std::string_view kBetween = "\n\n";  // of context and question
 
@@ -21,7 +22,8 @@ struct Frame {
 Frame frame_of(const Model& model) {
   const std::string framed = model.chat(kPlaceholder);
   const auto at = framed.find(kPlaceholder);
-  if (at == std::string::npos) throw Error(fmt::format("the chat template of {} drops the user's message", model.card().name));
+  if (at == std::string::npos)
+    throw Error(fmt::format("the chat template of {} drops the user's message", model.card().name));
   return {framed.substr(0, at), framed.substr(at + kPlaceholder.size())};
 }
 
@@ -62,10 +64,13 @@ class PromptBuilder {
 };
 
 // Tokens of the context whose bytes overlap a span.
-std::vector<Span> evidence_tokens(const Prompt& prompt, std::string_view context, std::int64_t context_byte, const std::vector<Span>& spans) {
+std::vector<Span> evidence_tokens(const Prompt& prompt, std::string_view context, std::int64_t context_byte,
+                                  const std::vector<Span>& spans) {
   const std::vector<std::int64_t> bytes = code_point_offsets(context);
   const Span inside = prompt.segments.context;
-  const auto begins = [&](std::int64_t t) { return static_cast<std::int64_t>(prompt.text_offsets[static_cast<std::size_t>(t)]); };
+  const auto begins = [&](std::int64_t t) {
+    return static_cast<std::int64_t>(prompt.text_offsets[static_cast<std::size_t>(t)]);
+  };
   const auto ends = [&](std::int64_t t) {
     return t + 1 < inside.end ? begins(t + 1) : context_byte + static_cast<std::int64_t>(context.size());
   };

@@ -29,7 +29,10 @@ struct Job {
   std::vector<Token> answer;  // the reference, where it is teacher-forced
   std::int64_t max_new = 0;
 
-  std::int64_t capacity() const { return static_cast<std::int64_t>(prompt.tokens.size()) + (answer.empty() ? max_new : static_cast<std::int64_t>(answer.size())); }
+  std::int64_t capacity() const {
+    return static_cast<std::int64_t>(prompt.tokens.size()) +
+           (answer.empty() ? max_new : static_cast<std::int64_t>(answer.size()));
+  }
 };
 
 Job make_job(const Model& model, const TracePlan& plan, const TaskSample& sample) {
@@ -38,13 +41,17 @@ Job make_job(const Model& model, const TracePlan& plan, const TaskSample& sample
   job.max_new = sample.max_new_tokens == 0 ? plan.max_new : std::min(plan.max_new, sample.max_new_tokens);
   if (sample.max_new_tokens == 0) {
     job.answer = model.tokenize(sample.answers[0], false, false);
-    if (static_cast<std::int64_t>(job.answer.size()) > plan.max_new) job.answer.resize(static_cast<std::size_t>(plan.max_new));
+    if (static_cast<std::int64_t>(job.answer.size()) > plan.max_new)
+      job.answer.resize(static_cast<std::size_t>(plan.max_new));
   }
   job.sample = sample;
   const std::int64_t limit = model.card().context_length;
   if (job.capacity() > limit) {
-    throw InputError(fmt::format("{}: {} prompt tokens and up to {} of answer, the model's context holds {}; shorten the sample or lower max_new",
-                                 job.sample.id, job.prompt.tokens.size(), job.capacity() - static_cast<std::int64_t>(job.prompt.tokens.size()), limit));
+    throw InputError(
+        fmt::format("{}: {} prompt tokens and up to {} of answer, the model's context holds {}; shorten the sample or "
+                    "lower max_new",
+                    job.sample.id, job.prompt.tokens.size(),
+                    job.capacity() - static_cast<std::int64_t>(job.prompt.tokens.size()), limit));
   }
   return job;
 }
@@ -54,10 +61,13 @@ std::vector<TaskSample> read_all(const TracePlan& plan) {
   std::map<std::string, std::string> files;
   for (const auto& file : plan.tasks) {
     std::vector<TaskSample> samples = read_tasks(file);
-    if (plan.limit > 0 && plan.limit < static_cast<std::int64_t>(samples.size())) samples.resize(static_cast<std::size_t>(plan.limit));
+    if (plan.limit > 0 && plan.limit < static_cast<std::int64_t>(samples.size()))
+      samples.resize(static_cast<std::size_t>(plan.limit));
     for (TaskSample& sample : samples) {
       const auto [taken, is_new] = files.emplace(trace_file_name(sample.id), sample.id);
-      if (!is_new) throw InputError(fmt::format("{}: the ids \"{}\" and \"{}\" would share the file {}; rename one", file.string(), taken->second, sample.id, taken->first));
+      if (!is_new)
+        throw InputError(fmt::format("{}: the ids \"{}\" and \"{}\" would share the file {}; rename one", file.string(),
+                                     taken->second, sample.id, taken->first));
       all.push_back(std::move(sample));
     }
   }
@@ -66,8 +76,9 @@ std::vector<TaskSample> read_all(const TracePlan& plan) {
 
 // What decides the content of a sample's trace.
 Json plan_json(const Model& model, const TracePlan& plan) {
-  return {{"model", model.card().name},     {"fingerprint", model.card().fingerprint}, {"max_new", plan.max_new},
-          {"attention", plan.attention}, {"queries", plan.queries},                 {"codec", plan.codec}};
+  return {{"model", model.card().name}, {"fingerprint", model.card().fingerprint},
+          {"max_new", plan.max_new},    {"attention", plan.attention},
+          {"queries", plan.queries},    {"codec", plan.codec}};
 }
 
 // The folder belongs to the first plan that recorded into it.
@@ -84,11 +95,14 @@ void claim_folder(const std::filesystem::path& out, const Json& wanted) {
   }
   std::ifstream stream(file);
   const Json found = Json::parse(stream, nullptr, false);
-  if (!found.is_object()) throw InputError(fmt::format("{}: not what `depthkv trace` writes; give another folder", file.string()));
+  if (!found.is_object())
+    throw InputError(fmt::format("{}: not what `depthkv trace` writes; give another folder", file.string()));
   for (const auto& [key, value] : wanted.items()) {
     if (found.contains(key) && found[key] == value) continue;
-    throw InputError(fmt::format("{}: the traces there were recorded with {} = {}, this plan has {}; give another folder, or record with the same", out.string(), key,
-                                 found.contains(key) ? found[key].dump() : "nothing", value.dump()));
+    throw InputError(
+        fmt::format("{}: the traces there were recorded with {} = {}, this plan has {}; give another folder, or record "
+                    "with the same",
+                    out.string(), key, found.contains(key) ? found[key].dump() : "nothing", value.dump()));
   }
 }
 
@@ -122,10 +136,12 @@ Sample describe(const Model& model, const Job& job, const std::vector<Token>& an
 
 std::int64_t record_one(Model& model, const TracePlan& plan, const Job& job, const std::filesystem::path& file) {
   const auto layers = static_cast<int>(model.card().layers.size());
-  const RecordOptions options{parse_layers(plan.attention, layers), plan.queries == "all", plan.codec == "deflate" ? Codec::deflate : Codec::none};
+  const RecordOptions options{parse_layers(plan.attention, layers), plan.queries == "all",
+                              plan.codec == "deflate" ? Codec::deflate : Codec::none};
   TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(), options);
   Recorder recorder(writer, model.card(), job.prompt.segments, options.attention);
-  Model::RecordRequest request{job.prompt.tokens, job.answer, job.max_new, std::vector<bool>(static_cast<std::size_t>(layers), true)};
+  Model::RecordRequest request{job.prompt.tokens, job.answer, job.max_new,
+                               std::vector<bool>(static_cast<std::size_t>(layers), true)};
   const std::vector<Token> answer = model.record(request, [&](const LayerBlock& block) { recorder.take(block); });
   recorder.finish();
   const Sample sample = describe(model, job, answer);
@@ -144,7 +160,8 @@ std::vector<bool> parse_layers(const std::string& text, int layers) {
     int layer = -1;
     const auto [end, error] = std::from_chars(text.data() + at, text.data() + comma, layer);
     if (error != std::errc() || end != text.data() + comma || layer < 0 || layer >= layers) {
-      throw InputError(fmt::format("attention is \"{}\", expected all, none, or layers 0 to {} such as 0,3", text, layers - 1));
+      throw InputError(
+          fmt::format("attention is \"{}\", expected all, none, or layers 0 to {} such as 0,3", text, layers - 1));
     }
     chosen[static_cast<std::size_t>(layer)] = true;
     at = comma + 1;
@@ -152,13 +169,15 @@ std::vector<bool> parse_layers(const std::string& text, int layers) {
   return chosen;
 }
 
-TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out, const Progress& progress) {
+TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out,
+                           const Progress& progress) {
   parse_layers(plan.attention, static_cast<int>(model.card().layers.size()));  // wrong now, not after an hour
   const std::vector<TaskSample> samples = read_all(plan);
   for (const TaskSample& sample : samples) make_job(model, plan, sample);  // so is a prompt that is too long
   std::error_code error;
   std::filesystem::create_directories(out, error);
-  if (error) throw InputError(fmt::format("{}: can't be made ({}); give another folder", out.string(), error.message()));
+  if (error)
+    throw InputError(fmt::format("{}: can't be made ({}); give another folder", out.string(), error.message()));
   claim_folder(out, plan_json(model, plan));
 
   TraceSummary summary;

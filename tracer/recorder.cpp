@@ -11,24 +11,37 @@ constexpr Cut kCuts[] = {Cut::context, Cut::prompt};
 }  // namespace
 
 Recorder::Recorder(TraceWriter& writer, const ModelCard& model, const Segments& segments, std::vector<bool> attention)
-    : writer_(writer), model_(model), segments_(segments), attention_(std::move(attention)), sums_(model.layers.size()) {
+    : writer_(writer),
+      model_(model),
+      segments_(segments),
+      attention_(std::move(attention)),
+      sums_(model.layers.size()) {
   for (std::size_t l = 0; l < sums_.size(); ++l) {
     for (const Cut cut : kCuts) {
-      sums_[l][static_cast<std::size_t>(cut)].resize(static_cast<std::size_t>(model.layers[l].query_heads * segments.at(cut)));
+      sums_[l][static_cast<std::size_t>(cut)].resize(
+          static_cast<std::size_t>(model.layers[l].query_heads * segments.at(cut)));
     }
   }
 }
 
 void Recorder::take(const LayerBlock& block) {
   switch (block.channel) {
-    case Channel::keys: writer_.write_keys(block.layer, block.first, block.data); break;
-    case Channel::values: writer_.write_values(block.layer, block.first, block.data); break;
-    case Channel::queries: writer_.write_queries(block.layer, block.first, block.data); break;
+    case Channel::keys:
+      writer_.write_keys(block.layer, block.first, block.data);
+      break;
+    case Channel::values:
+      writer_.write_values(block.layer, block.first, block.data);
+      break;
+    case Channel::queries:
+      writer_.write_queries(block.layer, block.first, block.data);
+      break;
     case Channel::attention:
       add_column_sums(block);
-      if (attention_[static_cast<std::size_t>(block.layer)]) writer_.write_attention(block.layer, block.first, block.data, block.width);
+      if (attention_[static_cast<std::size_t>(block.layer)])
+        writer_.write_attention(block.layer, block.first, block.data, block.width);
       break;
-    case Channel::column_sums: break;  // made here
+    case Channel::column_sums:
+      break;  // made here
   }
 }
 

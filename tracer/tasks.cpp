@@ -18,7 +18,8 @@ using Json = nlohmann::json;
 const std::vector<std::string> kMetricNames{"rouge1", "f1", "choice", "exact_number", "string_match_all", "nll"};
 
 std::int64_t code_points(const std::string& text) {
-  return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80U; });
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80U; });
 }
 
 // Reads one line's fields; every complaint starts with "file:line".
@@ -37,11 +38,14 @@ class Line {
   }
 
   std::string text(const char* key) const { return as_text(required(key), key); }
-  std::string text_or(const char* key, const char* fallback) const { return object_.contains(key) ? text(key) : fallback; }
+  std::string text_or(const char* key, const char* fallback) const {
+    return object_.contains(key) ? text(key) : fallback;
+  }
 
   std::int64_t count(const char* key) const {
     const Json& value = required(key);
-    if (!value.is_number_integer() || value < 0 || value > 1'000'000) throw InputError(fmt::format("{}: {} is {}, expected a whole number, 0 or more", where_, key, value.dump()));
+    if (!value.is_number_integer() || value < 0 || value > 1'000'000)
+      throw InputError(fmt::format("{}: {} is {}, expected a whole number, 0 or more", where_, key, value.dump()));
     return value.get<std::int64_t>();
   }
 
@@ -58,12 +62,16 @@ class Line {
     std::vector<Span> all;
     if (!object_.contains(key)) return all;
     const Json& value = object_.at(key);
-    const auto is_pair = [](const Json& item) { return item.is_array() && item.size() == 2 && item[0].is_number_integer() && item[1].is_number_integer(); };
-    if (!value.is_array() || !std::all_of(value.begin(), value.end(), is_pair)) throw InputError(fmt::format("{}: {} isn't a list of [start, end] pairs", where_, key));
+    const auto is_pair = [](const Json& item) {
+      return item.is_array() && item.size() == 2 && item[0].is_number_integer() && item[1].is_number_integer();
+    };
+    if (!value.is_array() || !std::all_of(value.begin(), value.end(), is_pair))
+      throw InputError(fmt::format("{}: {} isn't a list of [start, end] pairs", where_, key));
     for (const Json& item : value) {
       const Span span{item[0].get<std::int64_t>(), item[1].get<std::int64_t>()};
       if (span.begin < 0 || span.begin >= span.end || span.end > length) {
-        throw InputError(fmt::format("{}: {} has [{}, {}), the context has {} code points", where_, key, span.begin, span.end, length));
+        throw InputError(fmt::format("{}: {} has [{}, {}), the context has {} code points", where_, key, span.begin,
+                                     span.end, length));
       }
       all.push_back(span);
     }
@@ -76,7 +84,8 @@ class Line {
   std::string as_text(const Json& value, const char* key) const {
     if (!value.is_string()) throw InputError(fmt::format("{}: {} isn't a string", where_, key));
     auto text = value.get<std::string>();
-    if (text.find('\0') != std::string::npos) throw InputError(fmt::format("{}: {} holds a zero character, which traces can't store; remove it", where_, key));
+    if (text.find('\0') != std::string::npos)
+      throw InputError(fmt::format("{}: {} holds a zero character, which traces can't store; remove it", where_, key));
     return text;
   }
 
@@ -99,11 +108,12 @@ TaskSample read_sample(const Line& line) {
   if (sample.id.empty()) throw InputError(fmt::format("{}: id is empty", line.where()));
   if (sample.context.empty()) throw InputError(fmt::format("{}: context is empty", line.where()));
   if (std::find(kMetricNames.begin(), kMetricNames.end(), sample.metric) == kMetricNames.end()) {
-    throw InputError(fmt::format("{}: metric is \"{}\", expected one of {}{}", line.where(), sample.metric, fmt::join(kMetricNames, ", "),
-                                 suggestion(sample.metric, kMetricNames)));
+    throw InputError(fmt::format("{}: metric is \"{}\", expected one of {}{}", line.where(), sample.metric,
+                                 fmt::join(kMetricNames, ", "), suggestion(sample.metric, kMetricNames)));
   }
   if (sample.max_new_tokens == 0 && (sample.answers.empty() || sample.answers[0].empty())) {
-    throw InputError(fmt::format("{}: max_new_tokens is 0, so the first of answers is the continuation, and there is none", line.where()));
+    throw InputError(fmt::format(
+        "{}: max_new_tokens is 0, so the first of answers is the continuation, and there is none", line.where()));
   }
   return sample;
 }
@@ -112,7 +122,8 @@ Json parse(const std::string& text, const std::string& where) {
   try {
     return Json::parse(text);
   } catch (const Json::parse_error& error) {
-    throw InputError(fmt::format("{}: not valid JSON at byte {}; every line has to be one JSON object", where, error.byte));
+    throw InputError(
+        fmt::format("{}: not valid JSON at byte {}; every line has to be one JSON object", where, error.byte));
   }
 }
 
@@ -120,7 +131,8 @@ Json parse(const std::string& text, const std::string& where) {
 
 std::vector<TaskSample> read_tasks(const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
-  if (!stream || !std::filesystem::is_regular_file(file)) throw InputError(fmt::format("{}: no such task file", file.string()));
+  if (!stream || !std::filesystem::is_regular_file(file))
+    throw InputError(fmt::format("{}: no such task file", file.string()));
   std::vector<TaskSample> samples;
   std::set<std::string> ids;
   std::string text;
@@ -130,9 +142,12 @@ std::vector<TaskSample> read_tasks(const std::filesystem::path& file) {
     const std::string where = fmt::format("{}:{}", file.string(), number);
     const Json object = parse(text, where);
     samples.push_back(read_sample(Line(object, where)));
-    if (!ids.insert(samples.back().id).second) throw InputError(fmt::format("{}: the id \"{}\" was there before; ids name the files of traces", where, samples.back().id));
+    if (!ids.insert(samples.back().id).second)
+      throw InputError(
+          fmt::format("{}: the id \"{}\" was there before; ids name the files of traces", where, samples.back().id));
   }
-  if (samples.empty()) throw InputError(fmt::format("{}: holds no sample; expected one JSON object per line", file.string()));
+  if (samples.empty())
+    throw InputError(fmt::format("{}: holds no sample; expected one JSON object per line", file.string()));
   return samples;
 }
 

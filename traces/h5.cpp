@@ -34,11 +34,16 @@ Handle half_type() {
 
 Handle type_of(Type type) {
   switch (type) {
-    case Type::i32: return {H5Tcopy(H5T_STD_I32LE), H5Tclose};
-    case Type::i64: return {H5Tcopy(H5T_STD_I64LE), H5Tclose};
-    case Type::f32: return {H5Tcopy(H5T_IEEE_F32LE), H5Tclose};
-    case Type::f64: return {H5Tcopy(H5T_IEEE_F64LE), H5Tclose};
-    case Type::f16: break;
+    case Type::i32:
+      return {H5Tcopy(H5T_STD_I32LE), H5Tclose};
+    case Type::i64:
+      return {H5Tcopy(H5T_STD_I64LE), H5Tclose};
+    case Type::f32:
+      return {H5Tcopy(H5T_IEEE_F32LE), H5Tclose};
+    case Type::f64:
+      return {H5Tcopy(H5T_IEEE_F64LE), H5Tclose};
+    case Type::f16:
+      break;
   }
   return half_type();
 }
@@ -62,12 +67,14 @@ std::size_t text_length(const Handle& type, const std::string& name) {
     throw Error(fmt::format("{}: expected text of a fixed length; the file is not a trace or is damaged", name));
   }
   const std::size_t length = H5Tget_size(type.id());
-  if (length == 0 || length > kLongestText) throw Error(fmt::format("{}: text of {} bytes; the file is damaged", name, length));
+  if (length == 0 || length > kLongestText)
+    throw Error(fmt::format("{}: text of {} bytes; the file is damaged", name, length));
   return length;
 }
 
 void reject_zero_bytes(const std::string& text, const std::string& name) {
-  if (text.find('\0') != std::string::npos) throw Error(fmt::format("{}: the text holds a zero byte, which HDF5 can't store; remove it from the input", name));
+  if (text.find('\0') != std::string::npos)
+    throw Error(fmt::format("{}: the text holds a zero byte, which HDF5 can't store; remove it from the input", name));
 }
 
 Extent extent_of(const Object& dataset) {
@@ -90,17 +97,22 @@ std::pair<Handle, Handle> select(const Object& dataset, const Block& block) {
 
 Object open_attribute(const Object& object, const std::string& name) {
   const std::string full = fmt::format("{} attribute {}", object.name, name);
-  if (H5Aexists(object.id(), name.c_str()) <= 0) throw Error(fmt::format("{} is missing; the file is not a trace or is damaged", full));
-  Object attribute{Handle(checked(H5Aopen(object.id(), name.c_str(), H5P_DEFAULT), full, "can't be opened"), H5Aclose), full};
+  if (H5Aexists(object.id(), name.c_str()) <= 0)
+    throw Error(fmt::format("{} is missing; the file is not a trace or is damaged", full));
+  Object attribute{Handle(checked(H5Aopen(object.id(), name.c_str(), H5P_DEFAULT), full, "can't be opened"), H5Aclose),
+                   full};
   const Handle space(checked(H5Aget_space(attribute.id()), full, "can't be read"), H5Sclose);
-  if (H5Sget_simple_extent_npoints(space.id()) != 1) throw Error(fmt::format("{}: expected a single value; the file is damaged", full));
+  if (H5Sget_simple_extent_npoints(space.id()) != 1)
+    throw Error(fmt::format("{}: expected a single value; the file is damaged", full));
   return attribute;
 }
 
 void write_scalar_attribute(const Object& object, const std::string& name, const Handle& type, const void* data) {
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
   const std::string full = fmt::format("{} attribute {}", object.name, name);
-  const Handle attribute(checked(H5Acreate2(object.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT), full, "can't be made"), H5Aclose);
+  const Handle attribute(checked(H5Acreate2(object.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT),
+                                 full, "can't be made"),
+                         H5Aclose);
   if (H5Awrite(attribute.id(), type.id(), data) < 0) throw Error(fmt::format("{}: can't be written", full));
 }
 
@@ -111,7 +123,8 @@ T number_attribute(const Object& object, const std::string& name, hid_t memory, 
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);
   T value{};
   if (H5Tget_class(type.id()) != expected || H5Aread(attribute.id(), memory, &value) < 0) {
-    throw Error(fmt::format("{}: expected {}; the file is not a trace or is damaged", attribute.name, expected == H5T_INTEGER ? "a whole number" : "a number"));
+    throw Error(fmt::format("{}: expected {}; the file is not a trace or is damaged", attribute.name,
+                            expected == H5T_INTEGER ? "a whole number" : "a number"));
   }
   return value;
 }
@@ -131,22 +144,29 @@ Object create_file(const std::filesystem::path& file) {
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_V110);
   const hid_t id = H5Fcreate(file.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.id());
-  return {Handle(checked(id, file.string(), "can't be made; is the folder there and writable, and the disk not full?"), H5Fclose), file.string()};
+  return {Handle(checked(id, file.string(), "can't be made; is the folder there and writable, and the disk not full?"),
+                 H5Fclose),
+          file.string()};
 }
 
 Object open_file(const std::filesystem::path& file) {
   if (!std::filesystem::is_regular_file(file)) throw Error(fmt::format("{}: no such file", file.string()));
   const hid_t id = H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
-  return {Handle(checked(id, file.string(), "not an HDF5 file, or cut short; record it again"), H5Fclose), file.string()};
+  return {Handle(checked(id, file.string(), "not an HDF5 file, or cut short; record it again"), H5Fclose),
+          file.string()};
 }
 
 void flush(const Object& file) {
-  if (H5Fflush(file.id(), H5F_SCOPE_GLOBAL) < 0) throw Error(fmt::format("{}: can't be written; is the disk full?", file.name));
+  if (H5Fflush(file.id(), H5F_SCOPE_GLOBAL) < 0)
+    throw Error(fmt::format("{}: can't be written; is the disk full?", file.name));
 }
 
 Object create_group(const Object& parent, const std::string& name) {
   const std::string full = child(parent, name);
-  return {Handle(checked(H5Gcreate2(parent.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), full, "can't be made"), H5Gclose), full};
+  return {Handle(checked(H5Gcreate2(parent.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), full,
+                         "can't be made"),
+                 H5Gclose),
+          full};
 }
 
 Object open_group(const Object& parent, const std::string& name) {
@@ -155,7 +175,9 @@ Object open_group(const Object& parent, const std::string& name) {
   return {Handle(checked(id, full, "no such group; the file is not a trace or is damaged"), H5Gclose), full};
 }
 
-bool has(const Object& parent, const std::string& name) { return H5Lexists(parent.id(), name.c_str(), H5P_DEFAULT) > 0; }
+bool has(const Object& parent, const std::string& name) {
+  return H5Lexists(parent.id(), name.c_str(), H5P_DEFAULT) > 0;
+}
 
 void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path) {
   if (H5Lcreate_external(file.c_str(), path.c_str(), parent.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT) < 0) {
@@ -163,13 +185,15 @@ void link_external(const Object& parent, const std::string& name, const std::str
   }
 }
 
-Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent, const Extent& chunk, bool deflate) {
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent,
+                      const Extent& chunk, bool deflate) {
   const std::string full = child(parent, name);
   const Handle space(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose);
   const Handle create(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   if (!chunk.empty()) {
     Extent fitting = chunk;
-    for (std::size_t i = 0; i < fitting.size(); ++i) fitting[i] = std::clamp<hsize_t>(fitting[i], 1, std::max<hsize_t>(1, extent[i]));
+    for (std::size_t i = 0; i < fitting.size(); ++i)
+      fitting[i] = std::clamp<hsize_t>(fitting[i], 1, std::max<hsize_t>(1, extent[i]));
     H5Pset_chunk(create.id(), static_cast<int>(fitting.size()), fitting.data());
     if (deflate) {
       H5Pset_shuffle(create.id());
@@ -193,15 +217,20 @@ void resize(const Object& dataset, const Extent& extent) {
 
 Extent check_dataset(const Object& dataset, Type type, std::size_t rank) {
   const Handle found(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
-  if (H5Tequal(found.id(), type_of(type).id()) <= 0) throw Error(fmt::format("{}: expected values of type {}; the file is not a trace or is damaged", dataset.name, type_name(type)));
+  if (H5Tequal(found.id(), type_of(type).id()) <= 0)
+    throw Error(fmt::format("{}: expected values of type {}; the file is not a trace or is damaged", dataset.name,
+                            type_name(type)));
   Extent extent = extent_of(dataset);
-  if (extent.size() != rank) throw Error(fmt::format("{}: has {} dimensions, expected {}; the file is not a trace or is damaged", dataset.name, extent.size(), rank));
+  if (extent.size() != rank)
+    throw Error(fmt::format("{}: has {} dimensions, expected {}; the file is not a trace or is damaged", dataset.name,
+                            extent.size(), rank));
   return extent;
 }
 
 void expect_extent(const Object& dataset, const Extent& found, const Extent& expected) {
   if (found != expected) {
-    throw Error(fmt::format("{}: has the shape [{}], expected [{}]; the file is not a trace or is damaged", dataset.name, fmt::join(found, ", "), fmt::join(expected, ", ")));
+    throw Error(fmt::format("{}: has the shape [{}], expected [{}]; the file is not a trace or is damaged",
+                            dataset.name, fmt::join(found, ", "), fmt::join(expected, ", ")));
   }
 }
 
@@ -231,7 +260,10 @@ void write_text(const Object& parent, const std::string& name, const std::vector
   const Handle type = text_type(length);
   const hsize_t count = texts.size();
   const Handle space(scalar ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &count, nullptr), H5Sclose);
-  const Handle dataset(checked(H5Dcreate2(parent.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), full, "can't be made"), H5Dclose);
+  const Handle dataset(
+      checked(H5Dcreate2(parent.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), full,
+              "can't be made"),
+      H5Dclose);
   std::string padded;
   for (const std::string& text : texts) padded += text + std::string(length - text.size(), '\0');
   if (!texts.empty() && H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0) {
@@ -244,11 +276,15 @@ std::vector<std::string> read_texts(const Object& parent, const std::string& nam
   const Handle type(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
   const std::size_t length = text_length(type, dataset.name);
   const Extent extent = extent_of(dataset);
-  if (extent.size() != (scalar ? 0U : 1U)) throw Error(fmt::format("{}: expected {}; the file is damaged", dataset.name, scalar ? "one text" : "a list of texts"));
+  if (extent.size() != (scalar ? 0U : 1U))
+    throw Error(
+        fmt::format("{}: expected {}; the file is damaged", dataset.name, scalar ? "one text" : "a list of texts"));
   const hsize_t count = scalar ? 1 : extent[0];
-  if (count > kLongestText / length) throw Error(fmt::format("{}: {} texts of {} bytes; the file is damaged", dataset.name, count, length));
+  if (count > kLongestText / length)
+    throw Error(fmt::format("{}: {} texts of {} bytes; the file is damaged", dataset.name, count, length));
   std::string padded(count * length, '\0');
-  if (count > 0 && H5Dread(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0) throw Error(fmt::format("{}: can't be read", dataset.name));
+  if (count > 0 && H5Dread(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0)
+    throw Error(fmt::format("{}: can't be read", dataset.name));
   std::vector<std::string> texts;
   for (std::size_t i = 0; i < count; ++i) texts.emplace_back(std::string(padded, i * length, length).c_str());
   return texts;
@@ -260,15 +296,20 @@ void write_attribute(const Object& object, const std::string& name, const std::s
   write_scalar_attribute(object, name, text_type(text.size()), padded.data());
 }
 
-void write_attribute(const Object& object, const std::string& name, std::int64_t value) { write_scalar_attribute(object, name, type_of(Type::i64), &value); }
+void write_attribute(const Object& object, const std::string& name, std::int64_t value) {
+  write_scalar_attribute(object, name, type_of(Type::i64), &value);
+}
 
-void write_attribute(const Object& object, const std::string& name, double value) { write_scalar_attribute(object, name, type_of(Type::f64), &value); }
+void write_attribute(const Object& object, const std::string& name, double value) {
+  write_scalar_attribute(object, name, type_of(Type::f64), &value);
+}
 
 std::string text_attribute(const Object& object, const std::string& name) {
   const Object attribute = open_attribute(object, name);
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);
   std::string text(text_length(type, attribute.name), '\0');
-  if (H5Aread(attribute.id(), type.id(), text.data()) < 0) throw Error(fmt::format("{}: can't be read", attribute.name));
+  if (H5Aread(attribute.id(), type.id(), text.data()) < 0)
+    throw Error(fmt::format("{}: can't be read", attribute.name));
   return text.c_str();
 }
 
@@ -276,6 +317,8 @@ std::int64_t integer_attribute(const Object& object, const std::string& name) {
   return number_attribute<std::int64_t>(object, name, H5T_NATIVE_INT64, H5T_INTEGER);
 }
 
-double real_attribute(const Object& object, const std::string& name) { return number_attribute<double>(object, name, H5T_NATIVE_DOUBLE, H5T_FLOAT); }
+double real_attribute(const Object& object, const std::string& name) {
+  return number_attribute<double>(object, name, H5T_NATIVE_DOUBLE, H5T_FLOAT);
+}
 
 }  // namespace depthkv::h5

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// HDF5's C API, each call that we use wrapped and checked once. Private to traces/. Every failure is an Error that names file and
-// object. The library isn't re-entrant: hold lock() around every use.
+// HDF5's C API, each call that we use wrapped and checked once. Private to traces/. Every failure is an Error that
+// names file and object. The library isn't re-entrant: hold lock() around every use.
 #pragma once
 #include <hdf5.h>
 
@@ -63,8 +63,8 @@ bool has(const Object& parent, const std::string& name);
 void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path);
 
 // Chunked when `chunk` isn't empty; it can then be resized up to `extent`.
-Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent, const Extent& chunk = {},
-                      bool deflate = false);
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent,
+                      const Extent& chunk = {}, bool deflate = false);
 Object open_dataset(const Object& parent, const std::string& name);
 void resize(const Object& dataset, const Extent& extent);
 // Throws unless the dataset has this type and, where given, this extent.

@@ -22,10 +22,14 @@ inline h5::Extent extent(Channel channel, const LayerShape& layer, std::int64_t 
   const auto size = [](std::int64_t x) { return static_cast<hsize_t>(x); };
   switch (channel) {
     case Channel::keys:
-    case Channel::values: return {size(rows), size(layer.kv_heads), size(layer.head_dim)};
-    case Channel::queries: return {size(rows), size(layer.query_heads), size(layer.head_dim)};
-    case Channel::column_sums: return {2, size(layer.query_heads), size(segments.prompt_end)};
-    case Channel::attention: break;
+    case Channel::values:
+      return {size(rows), size(layer.kv_heads), size(layer.head_dim)};
+    case Channel::queries:
+      return {size(rows), size(layer.query_heads), size(layer.head_dim)};
+    case Channel::column_sums:
+      return {2, size(layer.query_heads), size(segments.prompt_end)};
+    case Channel::attention:
+      break;
   }
   return {size(layer.query_heads), size(rows), size(rows)};
 }

@@ -18,7 +18,8 @@ constexpr std::int32_t kMostHeads = 1 << 12;
 constexpr std::size_t kMostLayers = 1 << 12;
 
 template <class T>
-std::vector<T> read_list(const h5::Object& parent, const std::string& name, h5::Type type, std::size_t rank, hsize_t second = 1) {
+std::vector<T> read_list(const h5::Object& parent, const std::string& name, h5::Type type, std::size_t rank,
+                         hsize_t second = 1) {
   const h5::Object dataset = h5::open_dataset(parent, name);
   const h5::Extent extent = h5::check_dataset(dataset, type, rank);
   if (extent[0] > static_cast<hsize_t>(kMostTokens) || (rank == 2 && extent[1] != second)) {
@@ -45,16 +46,19 @@ ModelCard read_card(const h5::Object& file) {
   card.attention_scale = h5::real_attribute(group, "attention_scale");
   card.logit_softcap = h5::real_attribute(group, "logit_softcap");
   const auto geometry = read_list<std::int32_t>(group, "layers", h5::Type::i32, 2, 3);
-  for (std::size_t i = 0; i + 2 < geometry.size(); i += 3) card.layers.push_back({geometry[i], geometry[i + 1], geometry[i + 2]});
+  for (std::size_t i = 0; i + 2 < geometry.size(); i += 3)
+    card.layers.push_back({geometry[i], geometry[i + 1], geometry[i + 2]});
   const auto sound = [](const LayerShape& layer) {
-    return layer.kv_heads > 0 && layer.query_heads >= layer.kv_heads && layer.query_heads <= kMostHeads && layer.query_heads % layer.kv_heads == 0 &&
-           layer.head_dim > 0 && layer.head_dim <= kMostHeads;
+    return layer.kv_heads > 0 && layer.query_heads >= layer.kv_heads && layer.query_heads <= kMostHeads &&
+           layer.query_heads % layer.kv_heads == 0 && layer.head_dim > 0 && layer.head_dim <= kMostHeads;
   };
-  if (card.layers.empty() || card.layers.size() > kMostLayers || !std::all_of(card.layers.begin(), card.layers.end(), sound)) {
+  if (card.layers.empty() || card.layers.size() > kMostLayers ||
+      !std::all_of(card.layers.begin(), card.layers.end(), sound)) {
     throw Error(fmt::format("{}/layers: not the geometry of a model; the file is damaged", group.name));
   }
   if (!(std::isfinite(card.attention_scale) && std::isfinite(card.logit_softcap) && card.logit_softcap >= 0)) {
-    throw Error(fmt::format("{}: attention_scale or logit_softcap isn't a usable number; the file is damaged", group.name));
+    throw Error(
+        fmt::format("{}: attention_scale or logit_softcap isn't a usable number; the file is damaged", group.name));
   }
   return card;
 }
@@ -80,13 +84,16 @@ Sample read_sample(const h5::Object& file) {
   segments.context = {h5::integer_attribute(group, "context_begin"), h5::integer_attribute(group, "context_end")};
   segments.prompt_end = h5::integer_attribute(group, "prompt_end");
   const Span context = segments.context;
-  if (context.begin < 0 || context.begin > context.end || context.end < 1 || context.end > segments.prompt_end || segments.prompt_end > sample.size()) {
-    throw Error(fmt::format("{}: segments 0, {}, {}, {}, {} don't rise; the file is damaged", group.name, context.begin, context.end,
-                            segments.prompt_end, sample.size()));
+  if (context.begin < 0 || context.begin > context.end || context.end < 1 || context.end > segments.prompt_end ||
+      segments.prompt_end > sample.size()) {
+    throw Error(fmt::format("{}: segments 0, {}, {}, {}, {} don't rise; the file is damaged", group.name, context.begin,
+                            context.end, segments.prompt_end, sample.size()));
   }
   for (const Span& span : sample.evidence) {
     if (span.begin < 0 || span.begin >= span.end || span.end > context.end) {
-      throw Error(fmt::format("{}/evidence: span {} to {} isn't inside the context, which ends at {}; the file is damaged", group.name, span.begin, span.end, context.end));
+      throw Error(
+          fmt::format("{}/evidence: span {} to {} isn't inside the context, which ends at {}; the file is damaged",
+                      group.name, span.begin, span.end, context.end));
     }
   }
   return sample;
@@ -106,34 +113,43 @@ struct Trace::Impl {
     const auto held = h5::lock();
     file = h5::open_file(path);
     const std::string format = h5::text_attribute(file, "format");
-    if (format != layout::kFormat) throw Error(fmt::format("{}: format is \"{}\", expected \"{}\"", path.string(), format, layout::kFormat));
+    if (format != layout::kFormat)
+      throw Error(fmt::format("{}: format is \"{}\", expected \"{}\"", path.string(), format, layout::kFormat));
     const std::int64_t version = h5::integer_attribute(file, "version");
     if (version != layout::kVersion) {
-      throw Error(fmt::format("{}: format version {}, this build reads {}; use a matching depthkv, or record again", path.string(), version, layout::kVersion));
+      throw Error(fmt::format("{}: format version {}, this build reads {}; use a matching depthkv, or record again",
+                              path.string(), version, layout::kVersion));
     }
     model = read_card(file);
     sample = read_sample(file);
     query_rows = read_list<std::int32_t>(file, "query_rows", h5::Type::i32, 1);
-    const bool rising = std::adjacent_find(query_rows.begin(), query_rows.end(), std::greater_equal<>()) == query_rows.end();
+    const bool rising =
+        std::adjacent_find(query_rows.begin(), query_rows.end(), std::greater_equal<>()) == query_rows.end();
     if (!rising || (!query_rows.empty() && (query_rows.front() < 0 || query_rows.back() >= sample.size()))) {
-      throw Error(fmt::format("{}: query_rows aren't rising positions of the sample; the file is damaged", path.string()));
+      throw Error(
+          fmt::format("{}: query_rows aren't rising positions of the sample; the file is damaged", path.string()));
     }
     check_layers();
   }
 
-  std::int64_t row_count(Channel channel) const { return channel == Channel::queries ? static_cast<std::int64_t>(query_rows.size()) : sample.size(); }
+  std::int64_t row_count(Channel channel) const {
+    return channel == Channel::queries ? static_cast<std::int64_t>(query_rows.size()) : sample.size();
+  }
 
   void check_layers() {
     for (std::size_t l = 0; l < model.layers.size(); ++l) {
       const h5::Object group = h5::open_group(file, layout::layer_group(static_cast<int>(l)));
       holds.emplace_back();
-      for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
+      for (const Channel channel :
+           {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
         const bool there = h5::has(group, std::string(to_string(channel)));
         holds.back().push_back(there);
         if (!there) continue;
         const h5::Object dataset = h5::open_dataset(group, std::string(to_string(channel)));
-        const h5::Extent found = h5::check_dataset(dataset, channel == Channel::column_sums ? h5::Type::f32 : h5::Type::f16, 3);
-        h5::expect_extent(dataset, found, layout::extent(channel, model.layers[l], row_count(channel), sample.segments));
+        const h5::Extent found =
+            h5::check_dataset(dataset, channel == Channel::column_sums ? h5::Type::f32 : h5::Type::f16, 3);
+        h5::expect_extent(dataset, found,
+                          layout::extent(channel, model.layers[l], row_count(channel), sample.segments));
       }
     }
   }
@@ -163,7 +179,8 @@ struct Trace::Impl {
     Tensor tensor(heads, rows, shape.head_dim);
     auto from = stored.begin();
     for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t h = 0; h < heads; ++h, from += shape.head_dim) std::copy_n(from, shape.head_dim, tensor.row(h, r).begin());
+      for (std::int64_t h = 0; h < heads; ++h, from += shape.head_dim)
+        std::copy_n(from, shape.head_dim, tensor.row(h, r).begin());
     }
     return tensor;
   }
@@ -183,18 +200,28 @@ const std::filesystem::path& Trace::path() const { return impl_->path; }
 const ModelCard& Trace::model() const { return impl_->model; }
 const Sample& Trace::sample() const { return impl_->sample; }
 std::span<const std::int32_t> Trace::query_rows() const { return impl_->query_rows; }
-bool Trace::has(Channel channel, int layer) const { return impl_->holds.at(static_cast<std::size_t>(layer))[static_cast<std::size_t>(channel)]; }
+bool Trace::has(Channel channel, int layer) const {
+  return impl_->holds.at(static_cast<std::size_t>(layer))[static_cast<std::size_t>(channel)];
+}
 
-Tensor Trace::keys(int layer) const { return impl_->read_by_head(layer, Channel::keys, impl_->model.layers.at(static_cast<std::size_t>(layer)).kv_heads); }
-Tensor Trace::values(int layer) const { return impl_->read_by_head(layer, Channel::values, impl_->model.layers.at(static_cast<std::size_t>(layer)).kv_heads); }
-Tensor Trace::queries(int layer) const { return impl_->read_by_head(layer, Channel::queries, impl_->model.layers.at(static_cast<std::size_t>(layer)).query_heads); }
+Tensor Trace::keys(int layer) const {
+  return impl_->read_by_head(layer, Channel::keys, impl_->model.layers.at(static_cast<std::size_t>(layer)).kv_heads);
+}
+Tensor Trace::values(int layer) const {
+  return impl_->read_by_head(layer, Channel::values, impl_->model.layers.at(static_cast<std::size_t>(layer)).kv_heads);
+}
+Tensor Trace::queries(int layer) const {
+  return impl_->read_by_head(layer, Channel::queries,
+                             impl_->model.layers.at(static_cast<std::size_t>(layer)).query_heads);
+}
 
 Tensor Trace::column_sums(int layer, Cut cut) const {
   const auto held = h5::lock();
   const std::int64_t heads = impl_->model.layers.at(static_cast<std::size_t>(layer)).query_heads;
   Tensor sums(heads, 1, impl_->sample.segments.at(cut));
   h5::read(impl_->dataset(layer, Channel::column_sums), h5::Type::f32,
-           {{static_cast<hsize_t>(cut), 0, 0}, {1, static_cast<hsize_t>(heads), static_cast<hsize_t>(sums.columns())}}, sums.values().data());
+           {{static_cast<hsize_t>(cut), 0, 0}, {1, static_cast<hsize_t>(heads), static_cast<hsize_t>(sums.columns())}},
+           sums.values().data());
   return sums;
 }
 
@@ -202,11 +229,14 @@ Tensor Trace::attention(int layer, Span rows) const {
   const auto held = h5::lock();
   const std::int64_t heads = impl_->model.layers.at(static_cast<std::size_t>(layer)).query_heads;
   const std::int64_t tokens = impl_->sample.size();
-  if (rows.begin < 0 || rows.begin > rows.end || rows.end > tokens) throw Error(fmt::format("{}: attention rows {} to {}, the sample has {}", impl_->path.string(), rows.begin, rows.end, tokens));
+  if (rows.begin < 0 || rows.begin > rows.end || rows.end > tokens)
+    throw Error(fmt::format("{}: attention rows {} to {}, the sample has {}", impl_->path.string(), rows.begin,
+                            rows.end, tokens));
   Tensor tensor(heads, rows.end - rows.begin, tokens);
-  const std::vector<float> values =
-      impl_->read_half(impl_->dataset(layer, Channel::attention),
-                       {{0, static_cast<hsize_t>(rows.begin), 0}, {static_cast<hsize_t>(heads), static_cast<hsize_t>(rows.end - rows.begin), static_cast<hsize_t>(tokens)}});
+  const std::vector<float> values = impl_->read_half(
+      impl_->dataset(layer, Channel::attention),
+      {{0, static_cast<hsize_t>(rows.begin), 0},
+       {static_cast<hsize_t>(heads), static_cast<hsize_t>(rows.end - rows.begin), static_cast<hsize_t>(tokens)}});
   std::copy(values.begin(), values.end(), tensor.values().begin());
   return tensor;
 }

@@ -13,7 +13,8 @@ namespace {
 
 bool is_sample(const std::filesystem::path& file) {
   const std::string name = file.filename().string();
-  return name.ends_with(".h5") && name != layout::kIndexFile && name.front() != '.' && std::filesystem::is_regular_file(file);
+  return name.ends_with(".h5") && name != layout::kIndexFile && name.front() != '.' &&
+         std::filesystem::is_regular_file(file);
 }
 
 std::vector<std::filesystem::path> sample_files(const std::filesystem::path& directory) {
@@ -39,16 +40,20 @@ std::string trace_library_version() {
 
 TraceSet open_trace_set(const std::filesystem::path& directory) {
   if (is_sample(directory)) return {directory.parent_path(), {directory}};
-  if (!std::filesystem::is_directory(directory)) throw InputError(fmt::format("{}: no such folder; record one with `depthkv trace --out`", directory.string()));
+  if (!std::filesystem::is_directory(directory))
+    throw InputError(fmt::format("{}: no such folder; record one with `depthkv trace --out`", directory.string()));
   TraceSet set{directory, sample_files(directory)};
-  if (set.files.empty()) throw InputError(fmt::format("{}: holds no finished sample; record some with `depthkv trace --out`", directory.string()));
+  if (set.files.empty())
+    throw InputError(
+        fmt::format("{}: holds no finished sample; record some with `depthkv trace --out`", directory.string()));
   return set;
 }
 
 std::string trace_file_name(std::string_view sample_id) {
   std::string name;
   for (const char c : sample_id) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || (c == '.' && !name.empty());
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+                       c == '-' || (c == '.' && !name.empty());
     name += plain ? c : '_';
   }
   return (name.empty() || name == "index" ? "_" + name : name) + ".h5";

@@ -18,10 +18,14 @@ constexpr std::size_t kStreams = 4;  // channels that arrive row by row: keys, v
 
 std::size_t stream_index(Channel channel) {
   switch (channel) {
-    case Channel::keys: return 0;
-    case Channel::values: return 1;
-    case Channel::queries: return 2;
-    default: return 3;
+    case Channel::keys:
+      return 0;
+    case Channel::values:
+      return 1;
+    case Channel::queries:
+      return 2;
+    default:
+      return 3;
   }
 }
 
@@ -40,14 +44,18 @@ void write_card(const h5::Object& file, const ModelCard& card) {
   h5::write_attribute(group, "attention_scale", card.attention_scale);
   h5::write_attribute(group, "logit_softcap", card.logit_softcap);
   std::vector<std::int32_t> geometry;
-  for (const LayerShape& layer : card.layers) geometry.insert(geometry.end(), {layer.query_heads, layer.kv_heads, layer.head_dim});
+  for (const LayerShape& layer : card.layers)
+    geometry.insert(geometry.end(), {layer.query_heads, layer.kv_heads, layer.head_dim});
   const h5::Extent extent{card.layers.size(), 3};
-  h5::write(h5::create_dataset(group, "layers", h5::Type::i32, extent), h5::Type::i32, {{0, 0}, extent}, geometry.data());
+  h5::write(h5::create_dataset(group, "layers", h5::Type::i32, extent), h5::Type::i32, {{0, 0}, extent},
+            geometry.data());
 }
 
 template <class T>
-void write_list(const h5::Object& parent, const std::string& name, h5::Type type, const std::vector<T>& values, const h5::Extent& extent) {
-  h5::write(h5::create_dataset(parent, name, type, extent), type, {h5::Extent(extent.size(), 0), extent}, values.data());
+void write_list(const h5::Object& parent, const std::string& name, h5::Type type, const std::vector<T>& values,
+                const h5::Extent& extent) {
+  h5::write(h5::create_dataset(parent, name, type, extent), type, {h5::Extent(extent.size(), 0), extent},
+            values.data());
 }
 
 void write_sample(const h5::Object& file, const Sample& sample) {
@@ -113,12 +121,17 @@ struct TraceWriter::Impl {
   std::vector<std::int32_t> query_rows;  // of `capacity` tokens
   h5::Object file;
   std::vector<Layer> layers;
-  std::vector<std::uint16_t> half;   // reused
-  std::vector<float> picked;         // reused
+  std::vector<std::uint16_t> half;  // reused
+  std::vector<float> picked;        // reused
   bool published = false;
 
-  Impl(const std::filesystem::path& name, const ModelCard& card, const Segments& bounds, std::int64_t most, const RecordOptions& record)
-      : target(name), model(card), segments(bounds), capacity(most), options(record),
+  Impl(const std::filesystem::path& name, const ModelCard& card, const Segments& bounds, std::int64_t most,
+       const RecordOptions& record)
+      : target(name),
+        model(card),
+        segments(bounds),
+        capacity(most),
+        options(record),
         query_rows(recorded_query_rows(bounds, most, record.all_queries)) {
     aside = target.parent_path() / fmt::format(".{}.partial-{}", target.filename().string(), getpid());
     const auto held = h5::lock();
@@ -171,16 +184,16 @@ struct TraceWriter::Impl {
     } else {
       chunk[0] = layout::kRowsPerChunk;
     }
-    layer.streams[stream_index(channel)] = h5::create_dataset(layer.group, std::string(to_string(channel)), h5::Type::f16, extent, chunk,
-                                                              options.codec == Codec::deflate);
+    layer.streams[stream_index(channel)] = h5::create_dataset(
+        layer.group, std::string(to_string(channel)), h5::Type::f16, extent, chunk, options.codec == Codec::deflate);
   }
 
   Layer& expect_rows(int layer, Channel channel, std::int64_t first, std::int64_t rows) {
     Layer& it = layers.at(static_cast<std::size_t>(layer));
     std::int64_t& next = it.next[stream_index(channel)];
     if (first != next || rows < 1 || first + rows > capacity) {
-      throw Error(fmt::format("{}: rows {} to {} of layer {} {} arrived, expected row {} next and at most {} rows", target.string(), first,
-                              first + rows, layer, to_string(channel), next, capacity));
+      throw Error(fmt::format("{}: rows {} to {} of layer {} {} arrived, expected row {} next and at most {} rows",
+                              target.string(), first, first + rows, layer, to_string(channel), next, capacity));
     }
     next += rows;
     return it;
@@ -209,25 +222,32 @@ struct TraceWriter::Impl {
     to_half(rows, half);
     const auto held = h5::lock();
     h5::write(it.streams[stream_index(channel)], h5::Type::f16,
-              {{static_cast<hsize_t>(start), 0, 0}, {rows.size() / static_cast<std::size_t>(width), static_cast<hsize_t>(heads), static_cast<hsize_t>(shape.head_dim)}},
+              {{static_cast<hsize_t>(start), 0, 0},
+               {rows.size() / static_cast<std::size_t>(width), static_cast<hsize_t>(heads),
+                static_cast<hsize_t>(shape.head_dim)}},
               half.data());
   }
 
   // One head's rows of one band of tiles, up to the diagonal tile's end; zeros above the diagonal.
-  void write_band(const Layer& layer, std::int64_t head, std::int64_t first, std::int64_t count, const float* rows, std::int64_t width) {
+  void write_band(const Layer& layer, std::int64_t head, std::int64_t first, std::int64_t count, const float* rows,
+                  std::int64_t width) {
     const std::int64_t columns = first + count;
     picked.assign(static_cast<std::size_t>(count * columns), 0.0F);
     for (std::int64_t r = 0; r < count; ++r) std::copy_n(rows + r * width, first + r + 1, picked.begin() + r * columns);
     half.resize(picked.size());
     to_half(picked, half);
     h5::write(layer.streams[stream_index(Channel::attention)], h5::Type::f16,
-              {{static_cast<hsize_t>(head), static_cast<hsize_t>(first), 0}, {1, static_cast<hsize_t>(count), static_cast<hsize_t>(columns)}}, half.data());
+              {{static_cast<hsize_t>(head), static_cast<hsize_t>(first), 0},
+               {1, static_cast<hsize_t>(count), static_cast<hsize_t>(columns)}},
+              half.data());
   }
 
   void write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width) {
     const std::int64_t heads = model.layers.at(static_cast<std::size_t>(layer)).query_heads;
     const std::int64_t count = static_cast<std::int64_t>(rows.size()) / (heads * width);
-    if (width < first + count) throw Error(fmt::format("{}: attention rows of layer {} are {} wide, expected at least {}", target.string(), layer, width, first + count));
+    if (width < first + count)
+      throw Error(fmt::format("{}: attention rows of layer {} are {} wide, expected at least {}", target.string(),
+                              layer, width, first + count));
     const Layer& it = expect_rows(layer, Channel::attention, first, count);
     const auto tile = static_cast<std::int64_t>(layout::kTile);
     const auto held = h5::lock();
@@ -244,11 +264,14 @@ struct TraceWriter::Impl {
     const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
     const auto columns = static_cast<hsize_t>(segments.at(cut));
     const auto heads = static_cast<hsize_t>(shape.query_heads);
-    if (sums.size() != heads * columns) throw Error(fmt::format("{}: {} column sums of layer {}, expected {} x {}", target.string(), sums.size(), layer, heads, columns));
+    if (sums.size() != heads * columns)
+      throw Error(fmt::format("{}: {} column sums of layer {}, expected {} x {}", target.string(), sums.size(), layer,
+                              heads, columns));
     Layer& it = layers.at(static_cast<std::size_t>(layer));
     const auto held = h5::lock();
     if (it.column_sums.id() < 0) {
-      it.column_sums = h5::create_dataset(it.group, "column_sums", h5::Type::f32, layout::extent(Channel::column_sums, shape, 0, segments));
+      it.column_sums = h5::create_dataset(it.group, "column_sums", h5::Type::f32,
+                                          layout::extent(Channel::column_sums, shape, 0, segments));
     }
     const auto index = static_cast<hsize_t>(cut);
     h5::write(it.column_sums, h5::Type::f32, {{index, 0, 0}, {1, heads, columns}}, sums.data());
@@ -257,14 +280,18 @@ struct TraceWriter::Impl {
 
   void check_complete(const Sample& sample) const {
     const std::int64_t tokens = sample.size();
-    if (tokens > capacity || tokens < segments.prompt_end) throw Error(fmt::format("{}: {} tokens, expected {} to {}", target.string(), tokens, segments.prompt_end, capacity));
+    if (tokens > capacity || tokens < segments.prompt_end)
+      throw Error(
+          fmt::format("{}: {} tokens, expected {} to {}", target.string(), tokens, segments.prompt_end, capacity));
     for (std::size_t l = 0; l < layers.size(); ++l) {
       for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::attention}) {
         const std::size_t index = stream_index(channel);
         if (layers[l].streams[index].id() < 0 || layers[l].next[index] == tokens) continue;
-        throw Error(fmt::format("{}: layer {} {} has {} rows, the sample {} tokens", target.string(), l, to_string(channel), layers[l].next[index], tokens));
+        throw Error(fmt::format("{}: layer {} {} has {} rows, the sample {} tokens", target.string(), l,
+                                to_string(channel), layers[l].next[index], tokens));
       }
-      if (layers[l].has_sums[0] != layers[l].has_sums[1]) throw Error(fmt::format("{}: layer {} has column sums at one cut only", target.string(), l));
+      if (layers[l].has_sums[0] != layers[l].has_sums[1])
+        throw Error(fmt::format("{}: layer {} has column sums at one cut only", target.string(), l));
     }
   }
 
@@ -277,7 +304,8 @@ struct TraceWriter::Impl {
     for (std::size_t l = 0; l < layers.size(); ++l) {
       for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::attention}) {
         const h5::Object& stream = layers[l].streams[stream_index(channel)];
-        if (stream.id() >= 0) h5::resize(stream, layout::extent(channel, model.layers[l], row_count(channel, sample.size()), segments));
+        if (stream.id() >= 0)
+          h5::resize(stream, layout::extent(channel, model.layers[l], row_count(channel, sample.size()), segments));
       }
     }
     layers.clear();
@@ -290,19 +318,27 @@ struct TraceWriter::Impl {
   }
 };
 
-TraceWriter::TraceWriter(const std::filesystem::path& file, const ModelCard& model, const Segments& segments, std::int64_t capacity,
-                         const RecordOptions& options)
+TraceWriter::TraceWriter(const std::filesystem::path& file, const ModelCard& model, const Segments& segments,
+                         std::int64_t capacity, const RecordOptions& options)
     : impl_(std::make_unique<Impl>(file, model, segments, capacity, options)) {}
 TraceWriter::TraceWriter(TraceWriter&&) noexcept = default;
 TraceWriter::~TraceWriter() = default;
 
-void TraceWriter::write_keys(int layer, std::int64_t first, std::span<const float> rows) { impl_->write_rows(layer, Channel::keys, first, rows); }
-void TraceWriter::write_values(int layer, std::int64_t first, std::span<const float> rows) { impl_->write_rows(layer, Channel::values, first, rows); }
-void TraceWriter::write_queries(int layer, std::int64_t first, std::span<const float> rows) { impl_->write_rows(layer, Channel::queries, first, rows); }
+void TraceWriter::write_keys(int layer, std::int64_t first, std::span<const float> rows) {
+  impl_->write_rows(layer, Channel::keys, first, rows);
+}
+void TraceWriter::write_values(int layer, std::int64_t first, std::span<const float> rows) {
+  impl_->write_rows(layer, Channel::values, first, rows);
+}
+void TraceWriter::write_queries(int layer, std::int64_t first, std::span<const float> rows) {
+  impl_->write_rows(layer, Channel::queries, first, rows);
+}
 void TraceWriter::write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width) {
   impl_->write_attention(layer, first, rows, width);
 }
-void TraceWriter::write_column_sums(int layer, Cut cut, std::span<const float> sums) { impl_->write_column_sums(layer, cut, sums); }
+void TraceWriter::write_column_sums(int layer, Cut cut, std::span<const float> sums) {
+  impl_->write_column_sums(layer, cut, sums);
+}
 void TraceWriter::finish(const Sample& sample) { impl_->finish(sample); }
 
 }  // namespace depthkv

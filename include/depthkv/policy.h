@@ -41,7 +41,8 @@ class Params {
   std::int64_t take_in(const std::string& name, std::int64_t fallback, std::int64_t low, std::int64_t high);
   double take_in(const std::string& name, double fallback, double low, double high);
   // One of `choices`; the message lists them.
-  std::string take_choice(const std::string& name, const std::string& fallback, const std::vector<std::string>& choices);
+  std::string take_choice(const std::string& name, const std::string& fallback,
+                          const std::vector<std::string>& choices);
 
   void done() const;
   std::string resolved() const;  // "kernel=5 pool=avg window=32", sorted, every parameter with its value
@@ -68,21 +69,21 @@ struct LayerFeatures {
   int layer = 0;
   int layers = 0;
   LayerShape shape;
-  std::int64_t tokens = 0;      // n
+  std::int64_t tokens = 0;        // n
   std::uint64_t sample_seed = 0;  // a hash of the sample's id, for randomised scorers
-  View keys;                    // [Hkv, n, d], post-RoPE
-  View values;                  // [Hkv, n, d]
-  View column_sums;             // [H, 1, n]: attention received, summed over the n observed rows
-  View window;                  // [H, >= window_rows, n]: attention of the last observed rows, by rising position
-  View judged_sums;             // [H, 1, n]: attention received from judged rows; oracles only
+  View keys;                      // [Hkv, n, d], post-RoPE
+  View values;                    // [Hkv, n, d]
+  View column_sums;               // [H, 1, n]: attention received, summed over the n observed rows
+  View window;                    // [H, >= window_rows, n]: attention of the last observed rows, by rising position
+  View judged_sums;               // [H, 1, n]: attention received from judged rows; oracles only
 };
 
 // Ranks entries. score returns [Hkv, 1, n], larger = keep, finite (protected entries may be kForced).
 struct Scorer {
   std::string name;
   Needs needs;
-  std::string group;   // how query heads of a group are reduced: mean, max, sum, none
-  bool oracle = false; // looks at judged rows: a bound, not a policy
+  std::string group;    // how query heads of a group are reduced: mean, max, sum, none
+  bool oracle = false;  // looks at judged rows: a bound, not a policy
   std::function<Tensor(const LayerFeatures&, const Ops&)> score;
   std::string params;  // resolved; filled by the registry
 };
@@ -90,7 +91,7 @@ inline constexpr float kForced = 3.0e38F;  // larger than any real score
 
 // One layer's ranked scores, as a head allocator sees them.
 struct HeadInput {
-  View scores;             // [Hkv, 1, n]
+  View scores;  // [Hkv, 1, n]
   const Ranking* ranking;
   Protect protect;
 };

@@ -29,10 +29,11 @@ struct TraceSummary {
   double seconds = 0;
 };
 
-// Records every sample of the plan into `out`, one file each, then index.h5. Finished samples of the same model and plan are
-// left as they are. Throws InputError before any work if the plan can't be carried out (unknown layer, prompt plus answer
-// longer than the model's context, folder not writable, folder holding another model's traces).
-TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out, const Progress& progress);
+// Records every sample of the plan into `out`, one file each, then index.h5. Finished samples of the same model and
+// plan are left as they are. Throws InputError before any work if the plan can't be carried out (unknown layer, prompt
+// plus answer longer than the model's context, folder not writable, folder holding another model's traces).
+TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out,
+                           const Progress& progress);
 
 // "all", "none" or "0,3,7" as one flag per layer.
 std::vector<bool> parse_layers(const std::string& text, int layers);

@@ -64,10 +64,10 @@ struct SampleResult {
   std::int64_t tokens = 0;       // below the cut
   std::int64_t judged_rows = 0;  // query positions, at or after the cut
   bool has_evidence = false;
-  std::string skipped;                       // why nothing could be measured, or empty
-  std::vector<std::string> ranker_skipped;   // [ranker] likewise
-  std::vector<std::int64_t> entries;         // [keep] budget, reached exactly by every policy
-  std::vector<double> values;                // [policy][keep][metric]; NaN where not measured
+  std::string skipped;                      // why nothing could be measured, or empty
+  std::vector<std::string> ranker_skipped;  // [ranker] likewise
+  std::vector<std::int64_t> entries;        // [keep] budget, reached exactly by every policy
+  std::vector<double> values;               // [policy][keep][metric]; NaN where not measured
 };
 
 struct ResultTable {

@@ -10,7 +10,8 @@
 
 namespace depthkv {
 
-// Mean over samples, with a paired 95 % bootstrap interval of its difference to uniform allocation under the same ranker.
+// Mean over samples, with a paired 95 % bootstrap interval of its difference to uniform allocation under the same
+// ranker.
 struct PolicySummary {
   std::size_t policy = 0;
   std::size_t keep = 0;
@@ -26,8 +27,8 @@ std::vector<PolicySummary> summarise(const ResultTable& results, std::size_t kee
 // One file each, written aside and renamed. Column meanings: docs/results.md.
 void write_results_csv(const ResultTable& results, const std::filesystem::path& file);
 void write_verify_csv(const ResultTable& results, const Verification& verification, const std::filesystem::path& file);
-// What the two writers wrote, by column name; `results` must be the table that the verification belongs to. Throws Error with
-// file and line on anything else.
+// What the two writers wrote, by column name; `results` must be the table that the verification belongs to. Throws
+// Error with file and line on anything else.
 ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registry, const std::filesystem::path& file);
 Verification read_verify_csv(const ResultTable& results, const VerifyPlan& plan, const std::filesystem::path& file);
 void write_summary_json(const ResultTable& results, const std::optional<Verification>& verification,

@@ -26,12 +26,12 @@ struct TaskSample {
   std::vector<Span> evidence;  // code points of context
 };
 
-// Throws InputError with file and line: unreadable file, no sample in it, invalid JSON, missing or mistyped key, empty context,
-// unknown metric, span outside the context, an id that was there before.
+// Throws InputError with file and line: unreadable file, no sample in it, invalid JSON, missing or mistyped key, empty
+// context, unknown metric, span outside the context, an id that was there before.
 std::vector<TaskSample> read_tasks(const std::filesystem::path& file);
 
-// A sample as the model sees it: chat frame, context, question, chat frame; each part tokenised on its own, so that segment
-// bounds are exact. The context cut comes right after the context's last token.
+// A sample as the model sees it: chat frame, context, question, chat frame; each part tokenised on its own, so that
+// segment bounds are exact. The context cut comes right after the context's last token.
 struct Prompt {
   std::string text;
   std::vector<Token> tokens;

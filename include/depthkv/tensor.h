@@ -41,7 +41,10 @@ class Tensor {
  public:
   Tensor() = default;
   Tensor(std::int64_t heads, std::int64_t rows, std::int64_t columns, float fill = 0.0F)
-      : heads_(heads), rows_(rows), columns_(columns), values_(static_cast<std::size_t>(heads * rows * columns), fill) {}
+      : heads_(heads),
+        rows_(rows),
+        columns_(columns),
+        values_(static_cast<std::size_t>(heads * rows * columns), fill) {}
 
   std::int64_t heads() const { return heads_; }
   std::int64_t rows() const { return rows_; }

@@ -25,11 +25,13 @@ struct Span {
   bool operator==(const Span&) const = default;
 };
 
-// Where pruning happens: after the context (before the question is seen) or after the whole prompt (DepthKV's protocol).
+// Where pruning happens: after the context (before the question is seen) or after the whole prompt (DepthKV's
+// protocol).
 enum class Cut { context, prompt };
 std::string_view to_string(Cut cut);
 
-// Positions: [0, context.begin) chat frame, context, [context.end, prompt_end) question and chat frame, then the answer.
+// Positions: [0, context.begin) chat frame, context, [context.end, prompt_end) question and chat frame, then the
+// answer.
 struct Segments {
   Span context;
   std::int64_t prompt_end = 0;
@@ -47,11 +49,11 @@ struct ModelCard {
   std::string device;
   std::int64_t context_length = 0;
   std::int64_t vocabulary = 0;
-  std::int64_t embedding = 0;     // D
-  std::string rotary_layout;      // "interleaved" (pairs 2i, 2i+1), "half_split" (pairs i, i + d/2) or "none"
+  std::int64_t embedding = 0;  // D
+  std::string rotary_layout;   // "interleaved" (pairs 2i, 2i+1), "half_split" (pairs i, i + d/2) or "none"
   double rotary_base = 0;
-  double attention_scale = 0;     // multiplies q . k before the softmax
-  double logit_softcap = 0;       // c * tanh(logit / c) after scaling; 0: none
+  double attention_scale = 0;  // multiplies q . k before the softmax
+  double logit_softcap = 0;    // c * tanh(logit / c) after scaling; 0: none
   std::vector<LayerShape> layers;
 
   bool operator==(const ModelCard&) const = default;
@@ -61,17 +63,17 @@ struct ModelCard {
 struct Sample {
   std::string id;
   std::string task;
-  std::string metric;                // task score: rouge1, f1, choice, exact_number, string_match_all, nll
+  std::string metric;  // task score: rouge1, f1, choice, exact_number, string_match_all, nll
   std::string source;
   std::string license;
-  std::string prompt_text;           // context and question, framed by the chat template; UTF-8
+  std::string prompt_text;  // context and question, framed by the chat template; UTF-8
   std::string answer_text;
-  std::string answer_source;         // "generated" (greedy, full cache) or "reference"
-  std::vector<std::string> answers;  // references
-  std::vector<Token> tokens;         // prompt, then answer
+  std::string answer_source;               // "generated" (greedy, full cache) or "reference"
+  std::vector<std::string> answers;        // references
+  std::vector<Token> tokens;               // prompt, then answer
   std::vector<std::int32_t> text_offsets;  // byte offset of each prompt token in prompt_text
   Segments segments;
-  std::vector<Span> evidence;        // token spans below context.end that hold what is needed to answer
+  std::vector<Span> evidence;  // token spans below context.end that hold what is needed to answer
 
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
 };
@@ -102,11 +104,11 @@ class Trace {
   std::span<const std::int32_t> query_rows() const;  // ascending positions
   bool has(Channel channel, int layer) const;
 
-  Tensor keys(int layer) const;                      // [KV head, token, d], post-RoPE
-  Tensor values(int layer) const;                    // [KV head, token, d]
-  Tensor queries(int layer) const;                   // [query head, recorded row, d], post-RoPE
-  Tensor column_sums(int layer, Cut cut) const;      // [query head, 1, cut]: attention summed over rows < cut
-  Tensor attention(int layer, Span rows) const;      // [query head, row, token]; 0 above the diagonal
+  Tensor keys(int layer) const;                  // [KV head, token, d], post-RoPE
+  Tensor values(int layer) const;                // [KV head, token, d]
+  Tensor queries(int layer) const;               // [query head, recorded row, d], post-RoPE
+  Tensor column_sums(int layer, Cut cut) const;  // [query head, 1, cut]: attention summed over rows < cut
+  Tensor attention(int layer, Span rows) const;  // [query head, row, token]; 0 above the diagonal
 
  private:
   struct Impl;
@@ -126,15 +128,16 @@ struct RecordOptions {
 class TraceWriter {
  public:
   // `capacity`: an upper bound of the tokens, prompt and answer together.
-  TraceWriter(const std::filesystem::path& file, const ModelCard& model, const Segments& segments, std::int64_t capacity,
-              const RecordOptions& options);
+  TraceWriter(const std::filesystem::path& file, const ModelCard& model, const Segments& segments,
+              std::int64_t capacity, const RecordOptions& options);
   TraceWriter(TraceWriter&&) noexcept;
   ~TraceWriter();
 
   // Rows [first, first + n) of a layer, n >= 1. Every position must arrive exactly once per channel, in order.
-  void write_keys(int layer, std::int64_t first, std::span<const float> rows);     // [n, KV heads, d]
-  void write_values(int layer, std::int64_t first, std::span<const float> rows);   // [n, KV heads, d]
-  void write_queries(int layer, std::int64_t first, std::span<const float> rows);  // [n, query heads, d]; unwanted rows ignored
+  void write_keys(int layer, std::int64_t first, std::span<const float> rows);    // [n, KV heads, d]
+  void write_values(int layer, std::int64_t first, std::span<const float> rows);  // [n, KV heads, d]
+  void write_queries(int layer, std::int64_t first,
+                     std::span<const float> rows);  // [n, query heads, d]; unwanted rows ignored
   // [query heads, n, width], width >= first + n; columns beyond the diagonal are ignored.
   void write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width);
   // Attention received per position, summed over rows < cut: [query heads, cut].

@@ -12,8 +12,8 @@
 namespace depthkv {
 
 struct VerifyPlan {
-  std::int64_t top = 4;       // best of the predicted ranking, per keep
-  std::int64_t controls = 4;  // drawn from equal strata of the rest of it
+  std::int64_t top = 4;           // best of the predicted ranking, per keep
+  std::int64_t controls = 4;      // drawn from equal strata of the rest of it
   std::vector<double> keep{0.2};  // each one of the replay's
   Metric rank_by = Metric::output_error;
   std::uint64_t seed = 1;     // of the control draw and the bootstrap
@@ -22,10 +22,10 @@ struct VerifyPlan {
 
 struct Candidate {
   PolicyChoice choice;
-  std::size_t policy = 0;     // index in the result table
+  std::size_t policy = 0;  // index in the result table
   std::size_t keep_index = 0;
-  std::string role;           // "top", "control" or "uniform"
-  double predicted = 0;       // mean of rank_by over the samples, as a loss: 1 - value where higher is better
+  std::string role;      // "top", "control" or "uniform"
+  double predicted = 0;  // mean of rank_by over the samples, as a loss: 1 - value where higher is better
 };
 
 // What one candidate did on one sample.
@@ -33,13 +33,13 @@ struct VerifyRow {
   std::size_t candidate = 0;
   std::size_t sample = 0;  // in the result table
   std::int64_t scored_tokens = 0;
-  double kl = 0;           // mean KL(full || pruned) of the next-token distribution over answer tokens, nats
-  double top1 = 0;         // share of them where the most likely token is the full cache's
-  double nll = 0;          // mean negative log likelihood of the reference, NaN if there is none
-  double nll_full = 0;     // the same with the full cache
-  double score = 0;        // the task's own, NaN where it has none or nothing was generated
+  double kl = 0;        // mean KL(full || pruned) of the next-token distribution over answer tokens, nats
+  double top1 = 0;      // share of them where the most likely token is the full cache's
+  double nll = 0;       // mean negative log likelihood of the reference, NaN if there is none
+  double nll_full = 0;  // the same with the full cache
+  double score = 0;     // the task's own, NaN where it has none or nothing was generated
   double score_full = 0;
-  std::string output;      // what was generated
+  std::string output;  // what was generated
 };
 
 // How far replay's order agrees with the model's, over the candidates of one keep (or of all: keep = 0).
@@ -49,7 +49,7 @@ struct Agreement {
   double kendall = 0;
   Interval kendall_interval;  // 95 %, bootstrap over samples
   double spearman = 0;
-  double regret = 0;          // (best KL of replay's top - best KL of all) / (worst - best KL of all)
+  double regret = 0;  // (best KL of replay's top - best KL of all) / (worst - best KL of all)
 };
 
 struct Verification {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Eight rows are the lanes of a vector. Values are gathered into ranking order once per call, attention once per eight rows; then one
-// walk along the ranking keeps the running sum of a v in cache and prices every kept count.
+// Eight rows are the lanes of a vector. Values are gathered into ranking order once per call, attention once per eight
+// rows; then one walk along the ranking keeps the running sum of a v in cache and prices every kept count.
 #include <array>
 #include <vector>
 
@@ -29,8 +29,14 @@ using Rows = std::array<std::span<const float>, kLanes>;  // missing ones are em
 class Walk {
  public:
   Walk(const LossInput& input, LossCurves& curves)
-      : ranking_(input.ranking), curves_(curves), keys_(static_cast<std::size_t>(input.attention.columns)),
-        d_(static_cast<std::size_t>(input.values.columns)), values_(gather_values(input)), attention_(keys_), sum_(d_), full_(d_) {}
+      : ranking_(input.ranking),
+        curves_(curves),
+        keys_(static_cast<std::size_t>(input.attention.columns)),
+        d_(static_cast<std::size_t>(input.values.columns)),
+        values_(gather_values(input)),
+        attention_(keys_),
+        sum_(d_),
+        full_(d_) {}
 
   void run(const Rows& rows, std::size_t used) {
     used_ = used;
@@ -64,7 +70,8 @@ class Walk {
       for (std::size_t c = 0; c < d_; ++c) full_[c] += a * all(value[c]);
     }
     for (const Lanes& o : full_) {
-      for (std::size_t lane = 0; lane < used_; ++lane) curves_.energy += static_cast<double>(o[lane]) * static_cast<double>(o[lane]);
+      for (std::size_t lane = 0; lane < used_; ++lane)
+        curves_.energy += static_cast<double>(o[lane]) * static_cast<double>(o[lane]);
     }
   }
 
@@ -77,7 +84,8 @@ class Walk {
 
   void price(std::size_t k, const std::array<double, kLanes>& mass) {
     Lanes inverse{};
-    for (std::size_t lane = 0; lane < kLanes; ++lane) inverse[lane] = mass[lane] > kNoMass ? static_cast<float>(1.0 / mass[lane]) : 0.0F;
+    for (std::size_t lane = 0; lane < kLanes; ++lane)
+      inverse[lane] = mass[lane] > kNoMass ? static_cast<float>(1.0 / mass[lane]) : 0.0F;
     Lanes even{};
     Lanes odd{};
     std::size_t c = 0;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // attention_rows: causal softmax rows from queries and keys.
 //
-// queries [H, R, d], keys [Hkv, T, d] with H a multiple of Hkv (query head h reads KV head h / (H / Hkv)), positions [R] in [0, T).
-// logit = scale * q . k, then softcap * tanh(logit / softcap) if softcap > 0; softmax over keys 0 .. position.
-// Returns [H, R, T]; entries after the position are exactly 0; each row sums to 1 within rounding.
-// NaN in gives NaN out in the rows it touches. The result of a row doesn't depend on the other rows.
+// queries [H, R, d], keys [Hkv, T, d] with H a multiple of Hkv (query head h reads KV head h / (H / Hkv)), positions
+// [R] in [0, T). logit = scale * q . k, then softcap * tanh(logit / softcap) if softcap > 0; softmax over keys 0 ..
+// position. Returns [H, R, T]; entries after the position are exactly 0; each row sums to 1 within rounding. NaN in
+// gives NaN out in the rows it touches. The result of a row doesn't depend on the other rows.
 #pragma once
 #include <span>
 

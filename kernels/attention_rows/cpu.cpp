@@ -59,7 +59,8 @@ void softmax(std::span<float> logits, SoftmaxSpec spec) {
 
 }  // namespace
 
-Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec) {
+Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions,
+                      SoftmaxSpec spec) {
   const std::int64_t group = queries.heads / keys.heads;
   Tensor rows(queries.heads, queries.rows, keys.rows);
   for (std::int64_t g = 0; g < keys.heads; ++g) {

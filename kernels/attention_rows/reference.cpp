@@ -7,7 +7,8 @@
 
 namespace depthkv::reference {
 
-Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec) {
+Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions,
+                      SoftmaxSpec spec) {
   const std::int64_t group = queries.heads / keys.heads;
   Tensor rows(queries.heads, queries.rows, keys.rows);
   for (std::int64_t h = 0; h < queries.heads; ++h) {
@@ -18,7 +19,8 @@ Tensor attention_rows(const View& queries, const View& keys, std::span<const std
         double dot = 0;
         for (std::int64_t c = 0; c < queries.columns; ++c) {
           const auto i = static_cast<std::size_t>(c);
-          dot += static_cast<double>(queries.row(h, r)[i]) * static_cast<double>(keys.row(h / group, static_cast<std::int64_t>(j))[i]);
+          dot += static_cast<double>(queries.row(h, r)[i]) *
+                 static_cast<double>(keys.row(h / group, static_cast<std::int64_t>(j))[i]);
         }
         logits[j] = spec.scale * dot;
         if (spec.softcap > 0) logits[j] = spec.softcap * std::tanh(logits[j] / spec.softcap);

@@ -17,8 +17,10 @@ Tensor column_sums(const View& rows) {
   const DeviceFloats in(std::max<std::size_t>(1, heads * count * columns));
   const DeviceFloats out(heads * columns);
   for (std::size_t h = 0; h < heads && count > 0; ++h) {
-    check(cudaMemcpy2D(in.data() + h * count * columns, columns * sizeof(float), rows.data + static_cast<std::int64_t>(h) * rows.head_stride,
-                       static_cast<std::size_t>(rows.row_stride) * sizeof(float), columns * sizeof(float), count, cudaMemcpyHostToDevice));
+    check(cudaMemcpy2D(in.data() + h * count * columns, columns * sizeof(float),
+                       rows.data + static_cast<std::int64_t>(h) * rows.head_stride,
+                       static_cast<std::size_t>(rows.row_stride) * sizeof(float), columns * sizeof(float), count,
+                       cudaMemcpyHostToDevice));
   }
   const dim3 grid(static_cast<unsigned>((columns + kThreads - 1) / kThreads), static_cast<unsigned>(heads));
   column_sums_kernel<<<grid, kThreads>>>(in.data(), out.data(), rows.rows, rows.columns);

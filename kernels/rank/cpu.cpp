@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One integer sort per head: the score's bits, made monotone and inverted, above the position. Keys are distinct, so any sort is stable.
+// One integer sort per head: the score's bits, made monotone and inverted, above the position. Keys are distinct, so
+// any sort is stable.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -33,9 +34,11 @@ Ranking rank(const View& scores, Protect protect) {
     for (std::int64_t j = 0; j < n; ++j) {
       const float x = score[static_cast<std::size_t>(j)];
       if (std::isnan(x)) {
-        throw Error("the score of KV head " + std::to_string(g) + ", position " + std::to_string(j) + " is not a number; the scorer or the trace is broken");
+        throw Error("the score of KV head " + std::to_string(g) + ", position " + std::to_string(j) +
+                    " is not a number; the scorer or the trace is broken");
       }
-      if (j >= first && j < n - last) keys.push_back(std::uint64_t{descending_bits(x)} << 32 | static_cast<std::uint64_t>(j));
+      if (j >= first && j < n - last)
+        keys.push_back(std::uint64_t{descending_bits(x)} << 32 | static_cast<std::uint64_t>(j));
     }
     std::sort(keys.begin(), keys.end());
     auto at = ranking.head(g).begin();

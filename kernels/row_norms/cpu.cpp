@@ -28,8 +28,9 @@ Tensor row_norms(const View& rows, Norm norm) {
     const auto out = norms.row(h, 0);
     for (std::int64_t r = 0; r < rows.rows; ++r) {
       const auto row = rows.row(h, r);
-      out[static_cast<std::size_t>(r)] = static_cast<float>(norm == Norm::l1 ? sum_of(row, [](double x) { return std::abs(x); })
-                                                                           : std::sqrt(sum_of(row, [](double x) { return x * x; })));
+      out[static_cast<std::size_t>(r)] =
+          static_cast<float>(norm == Norm::l1 ? sum_of(row, [](double x) { return std::abs(x); })
+                                              : std::sqrt(sum_of(row, [](double x) { return x * x; })));
     }
   }
   return norms;

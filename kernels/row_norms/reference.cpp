@@ -10,7 +10,8 @@ Tensor row_norms(const View& rows, Norm norm) {
   for (std::int64_t h = 0; h < rows.heads; ++h) {
     for (std::int64_t r = 0; r < rows.rows; ++r) {
       double sum = 0;
-      for (const float x : rows.row(h, r)) sum += norm == Norm::l1 ? std::abs(static_cast<double>(x)) : static_cast<double>(x) * static_cast<double>(x);
+      for (const float x : rows.row(h, r))
+        sum += norm == Norm::l1 ? std::abs(static_cast<double>(x)) : static_cast<double>(x) * static_cast<double>(x);
       norms.row(h, 0)[static_cast<std::size_t>(r)] = static_cast<float>(norm == Norm::l1 ? sum : std::sqrt(sum));
     }
   }

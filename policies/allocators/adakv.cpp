@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // adakv: heads compete for a layer's budget by score.   Feng et al. 2024 (Ada-KV), arXiv:2407.11550
-// The scores of all heads are pooled; m_g of the pool's best belong to head g. mode = blend (authors' code): head g gets
-// (1 - alpha) m_g + alpha times the even share. mode = floor (kvpress): every head's best alpha times the even share stay, the pool
-// decides the rest. Protected entries are outside the pool, as the authors' window is. Equal scores go to the better-ranked entry of
-// its head, then to the lower head, so that forced windows of all heads come in side by side. Sums are exact; the authors' are rounded.
+// The scores of all heads are pooled; m_g of the pool's best belong to head g. mode = blend (authors' code): head g
+// gets (1 - alpha) m_g + alpha times the even share. mode = floor (kvpress): every head's best alpha times the even
+// share stay, the pool decides the rest. Protected entries are outside the pool, as the authors' window is. Equal
+// scores go to the better-ranked entry of its head, then to the lower head, so that forced windows of all heads come in
+// side by side. Sums are exact; the authors' are rounded.
 #include <algorithm>
 #include <numeric>
 
@@ -59,21 +60,27 @@ class Pool {
   std::vector<std::int64_t> marks_;
 };
 
-std::vector<std::int64_t> blend(const Pool& pool, std::int64_t entries, std::int64_t skip, std::int64_t tokens, std::size_t heads, double alpha) {
+std::vector<std::int64_t> blend(const Pool& pool, std::int64_t entries, std::int64_t skip, std::int64_t tokens,
+                                std::size_t heads, double alpha) {
   const auto count = static_cast<std::int64_t>(heads);
   const std::int64_t open = entries - count * skip;
   const std::vector<std::int64_t> won = pool.best(open);
   std::vector<double> weights;
-  for (const std::int64_t m : won) weights.push_back((1 - alpha) * static_cast<double>(m) + alpha * static_cast<double>(open) / static_cast<double>(count));
+  for (const std::int64_t m : won)
+    weights.push_back((1 - alpha) * static_cast<double>(m) +
+                      alpha * static_cast<double>(open) / static_cast<double>(count));
   const std::int64_t least = skip == 0 && open >= count ? 1 : 0;
-  std::vector<std::int64_t> kept = share_out(open, weights, std::vector<std::int64_t>(heads, least), std::vector<std::int64_t>(heads, tokens - skip));
+  std::vector<std::int64_t> kept = share_out(open, weights, std::vector<std::int64_t>(heads, least),
+                                             std::vector<std::int64_t>(heads, tokens - skip));
   for (std::int64_t& k : kept) k += skip;
   return kept;
 }
 
-std::vector<std::int64_t> with_floor(const Pool& pool, std::int64_t entries, std::int64_t skip, std::size_t heads, double alpha) {
+std::vector<std::int64_t> with_floor(const Pool& pool, std::int64_t entries, std::int64_t skip, std::size_t heads,
+                                     double alpha) {
   const std::int64_t even = entries / static_cast<std::int64_t>(heads);
-  const std::int64_t least = std::max({skip, static_cast<std::int64_t>(alpha * static_cast<double>(even)), std::min<std::int64_t>(1, even)});
+  const std::int64_t least =
+      std::max({skip, static_cast<std::int64_t>(alpha * static_cast<double>(even)), std::min<std::int64_t>(1, even)});
   const auto kept_at = [&](std::int64_t m) {
     std::vector<std::int64_t> kept = pool.best(m);
     for (std::int64_t& k : kept) k = std::max(least, k + skip);
@@ -106,7 +113,8 @@ HeadAllocator make_adakv_heads(Params& params) {
     const std::int64_t skip = std::min(tokens, input.protect.first + input.protect.last);
     return [=, pool = Pool(input, skip)](std::int64_t entries) {
       if (entries < static_cast<std::int64_t>(heads) * skip) {  // not even the protected ones fit
-        return share_out(entries, std::vector<double>(heads, 1.0), std::vector<std::int64_t>(heads, 0), std::vector<std::int64_t>(heads, tokens));
+        return share_out(entries, std::vector<double>(heads, 1.0), std::vector<std::int64_t>(heads, 0),
+                         std::vector<std::int64_t>(heads, tokens));
       }
       return blended ? blend(pool, entries, skip, tokens, heads, alpha) : with_floor(pool, entries, skip, heads, alpha);
     };

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // depthkv: more where a layer's importance is higher.   arXiv:2604.24647
-// importance: one number per layer, or, left out, a replayed single-layer ablation: the loss on observed rows when only this layer is
-// pruned at the global keep. It is signed, normalised over layers, and mapped to weights; the budget follows the weights, within [floor,
-// ceiling] times the even share. The paper doesn't print its normalisation and map: they are parameters, the defaults are ours.
+// importance: one number per layer, or, left out, a replayed single-layer ablation: the loss on observed rows when only
+// this layer is pruned at the global keep. It is signed, normalised over layers, and mapped to weights; the budget
+// follows the weights, within [floor, ceiling] times the even share. The paper doesn't print its normalisation and map:
+// they are parameters, the defaults are ours.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -29,13 +30,16 @@ std::vector<double> normalised(std::vector<double> x, const std::string& how) {
     const std::vector<double> raw = x;
     for (double& value : x) {
       const double own = value;
-      value = static_cast<double>(std::count_if(raw.begin(), raw.end(), [&](double other) { return other < own; })) / (count - 1);
+      value = static_cast<double>(std::count_if(raw.begin(), raw.end(), [&](double other) { return other < own; })) /
+              (count - 1);
     }
     return x;
   }
   if (how == "zscore") {
     shift = mean(x);
-    scale = std::sqrt(std::accumulate(x.begin(), x.end(), 0.0, [&](double sum, double v) { return sum + (v - shift) * (v - shift); }) / count);
+    scale = std::sqrt(std::accumulate(x.begin(), x.end(), 0.0,
+                                      [&](double sum, double v) { return sum + (v - shift) * (v - shift); }) /
+                      count);
   }
   for (double& value : x) value = (value - shift) / scale;
   return x;
@@ -60,10 +64,13 @@ LayerAllocator make_depthkv_layers(Params& params) {
     std::vector<double> importance = given;
     if (given.empty()) {
       for (std::size_t l = 0; l < layers; ++l) {
-        importance.push_back(input.price(static_cast<int>(l), Rows::observed, by_mass ? Metric::mass : Metric::output_error, even[l]));
+        importance.push_back(
+            input.price(static_cast<int>(l), Rows::observed, by_mass ? Metric::mass : Metric::output_error, even[l]));
       }
     } else if (given.size() != layers) {
-      throw InputError(fmt::format("layer allocator depthkv: importance has {} numbers, the model has {} layers; give one per layer", given.size(), layers));
+      throw InputError(
+          fmt::format("layer allocator depthkv: importance has {} numbers, the model has {} layers; give one per layer",
+                      given.size(), layers));
     }
     for (double& value : importance) value *= sign;
     std::vector<double> weights = normalised(importance, how);
@@ -77,7 +84,8 @@ LayerAllocator make_depthkv_layers(Params& params) {
       weights[l] *= static_cast<double>(limits.caps[l]);
       const auto share = static_cast<double>(even[l]);
       limits.floors[l] = std::clamp(static_cast<std::int64_t>(floor * share), limits.floors[l], even[l]);
-      limits.caps[l] = std::clamp(static_cast<std::int64_t>(std::ceil(std::min(ceiling * share, 9e15))), even[l], limits.caps[l]);
+      limits.caps[l] =
+          std::clamp(static_cast<std::int64_t>(std::ceil(std::min(ceiling * share, 9e15))), even[l], limits.caps[l]);
     }
     return share_out(budget.entries, weights, limits.floors, limits.caps);
   };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// oracle: the split over layers with the smallest total loss on judged rows. A bound: it reads what a policy can't know.
-// Each layer's loss is sampled on a grid of budgets; on the lower convex envelope of the samples taking the steepest pieces first is
-// optimal. Where the curves aren't convex the envelope is a bound of the bound: the split found is then near the best, and never worse
-// than the even one.
+// oracle: the split over layers with the smallest total loss on judged rows. A bound: it reads what a policy can't
+// know. Each layer's loss is sampled on a grid of budgets; on the lower convex envelope of the samples taking the
+// steepest pieces first is optimal. Where the curves aren't convex the envelope is a bound of the bound: the split
+// found is then near the best, and never worse than the even one.
 #include <algorithm>
 
 #include "policies/allocators/allocators.h"
@@ -30,7 +30,8 @@ std::vector<Point> envelope(const std::vector<Point>& points) {
   std::vector<Point> hull;
   for (const Point& p : points) {
     const auto above = [&](const Point& a, const Point& b) {
-      return (b.loss - a.loss) * static_cast<double>(p.entries - a.entries) >= (p.loss - a.loss) * static_cast<double>(b.entries - a.entries);
+      return (b.loss - a.loss) * static_cast<double>(p.entries - a.entries) >=
+             (p.loss - a.loss) * static_cast<double>(b.entries - a.entries);
     };
     while (hull.size() >= 2 && above(hull[hull.size() - 2], hull.back())) hull.pop_back();
     hull.push_back(p);
@@ -39,11 +40,13 @@ std::vector<Point> envelope(const std::vector<Point>& points) {
 }
 
 // Budgets at which a layer is priced: dense where budgets are small and losses steep.
-std::vector<Point> sampled(const LayerInput& input, std::size_t layer, Metric metric, std::int64_t low, std::int64_t high) {
+std::vector<Point> sampled(const LayerInput& input, std::size_t layer, Metric metric, std::int64_t low,
+                           std::int64_t high) {
   std::vector<Point> points;
   for (std::int64_t i = 0; i <= kGrid; ++i) {
     const double share = static_cast<double>(i * i) / static_cast<double>(kGrid * kGrid);
-    const std::int64_t entries = i == kGrid ? high : low + static_cast<std::int64_t>(share * static_cast<double>(high - low));
+    const std::int64_t entries =
+        i == kGrid ? high : low + static_cast<std::int64_t>(share * static_cast<double>(high - low));
     if (!points.empty() && points.back().entries == entries) continue;
     points.push_back({entries, input.price(static_cast<int>(layer), Rows::judged, metric, entries)});
   }
@@ -52,7 +55,8 @@ std::vector<Point> sampled(const LayerInput& input, std::size_t layer, Metric me
 
 double total_loss(const LayerInput& input, Metric metric, const std::vector<std::int64_t>& entries) {
   double sum = 0;
-  for (std::size_t l = 0; l < entries.size(); ++l) sum += input.price(static_cast<int>(l), Rows::judged, metric, entries[l]);
+  for (std::size_t l = 0; l < entries.size(); ++l)
+    sum += input.price(static_cast<int>(l), Rows::judged, metric, entries[l]);
   return sum;
 }
 
@@ -84,7 +88,9 @@ std::vector<std::int64_t> steepest_first(const LayerInput& input, Budget budget,
 }  // namespace
 
 LayerAllocator make_oracle_layers(Params& params) {
-  const Metric metric = params.take_choice("metric", "output_error", {"output_error", "mass"}) == "mass" ? Metric::mass : Metric::output_error;
+  const Metric metric = params.take_choice("metric", "output_error", {"output_error", "mass"}) == "mass"
+                            ? Metric::mass
+                            : Metric::output_error;
   LayerAllocator allocator;
   allocator.oracle = true;
   allocator.allocate = [=](const LayerInput& input, Budget budget) {

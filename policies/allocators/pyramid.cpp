@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // pyramid: linearly less with depth.   Cai et al. 2024 (PyramidKV), arXiv:2406.02069
-// With N entries per head to give beyond the protected ones: the last layer gets N / beta, the first 2N minus that, lowered to what
-// there is (the last then rises so that the mean stays N). The official code floors every division and falls back to an even split on
-// short prompts; here the real numbers are rounded once, so that the sum is exact.
+// With N entries per head to give beyond the protected ones: the last layer gets N / beta, the first 2N minus that,
+// lowered to what there is (the last then rises so that the mean stays N). The official code floors every division and
+// falls back to an even split on short prompts; here the real numbers are rounded once, so that the sum is exact.
 #include <algorithm>
 
 #include "policies/allocators/allocators.h"

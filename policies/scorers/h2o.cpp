@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // h2o: heavy hitters, the entries that received the most attention.   Zhang et al. 2023, arXiv:2306.14048
 // S[j] = sum over observed rows i >= j of A[i, j], not divided by the number of rows, so early entries gain.
-// The paper's recent half of the budget is a matter of `protect` here. Paper: multi-head attention only; groups by mean.
+// The paper's recent half of the budget is a matter of `protect` here. Paper: multi-head attention only; groups by
+// mean.
 #include "policies/scorers/group.h"
 #include "policies/scorers/scorers.h"
 
@@ -11,7 +12,9 @@ Scorer make_h2o(Params& params) {
   Scorer scorer;
   const Reduction reduction = take_group(params, "mean", scorer.group);
   scorer.needs = needs({Feature::column_sums});
-  scorer.score = [=](const LayerFeatures& layer, const Ops&) { return reduce_group(layer.column_sums, layer.shape.group(), reduction); };
+  scorer.score = [=](const LayerFeatures& layer, const Ops&) {
+    return reduce_group(layer.column_sums, layer.shape.group(), reduction);
+  };
   return scorer;
 }
 

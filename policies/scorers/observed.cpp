@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // observed: attention received per row that can see the entry.   "ObservedAttention" of NVIDIA/kvpress
-// S[j] = mean over the group of (sum over i >= j of A[i, j]) / (n - j). Not H2O, which doesn't divide: here the last entries,
-// seen by few rows, gain.
+// S[j] = mean over the group of (sum over i >= j of A[i, j]) / (n - j). Not H2O, which doesn't divide: here the last
+// entries, seen by few rows, gain.
 #include "policies/scorers/group.h"
 #include "policies/scorers/scorers.h"
 

@@ -11,7 +11,9 @@ Scorer make_oracle(Params& params) {
   const Reduction reduction = take_group(params, "mean", scorer.group);
   scorer.needs = needs({Feature::judged});
   scorer.oracle = true;
-  scorer.score = [=](const LayerFeatures& layer, const Ops&) { return reduce_group(layer.judged_sums, layer.shape.group(), reduction); };
+  scorer.score = [=](const LayerFeatures& layer, const Ops&) {
+    return reduce_group(layer.judged_sums, layer.shape.group(), reduction);
+  };
   return scorer;
 }
 

@@ -23,9 +23,12 @@ Scorer make_random(Params& params) {
   scorer.score = [=](const LayerFeatures& layer, const Ops&) {
     Tensor scores(layer.shape.kv_heads, 1, layer.tokens);
     for (std::int64_t g = 0; g < scores.heads(); ++g) {
-      const std::uint64_t head = mixed(mixed(seed ^ mixed(layer.sample_seed)) + static_cast<std::uint64_t>(layer.layer) * 0x10000 + static_cast<std::uint64_t>(g));
+      const std::uint64_t head =
+          mixed(mixed(seed ^ mixed(layer.sample_seed)) + static_cast<std::uint64_t>(layer.layer) * 0x10000 +
+                static_cast<std::uint64_t>(g));
       const auto row = scores.row(g, 0);
-      for (std::size_t j = 0; j < row.size(); ++j) row[j] = static_cast<float>(mixed(head + j) >> 40) / static_cast<float>(1 << 24);
+      for (std::size_t j = 0; j < row.size(); ++j)
+        row[j] = static_cast<float>(mixed(head + j) >> 40) / static_cast<float>(1 << 24);
     }
     return scores;
   };

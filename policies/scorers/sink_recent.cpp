@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// sink_recent: the first `sinks` positions, then the most recent ones.   Xiao et al. 2023 (StreamingLLM), arXiv:2309.17453
-// Keeping k entries keeps the sinks and the last k - sinks. The paper renumbers positions inside the cache; here keys keep theirs.
+// sink_recent: the first `sinks` positions, then the most recent ones.   Xiao et al. 2023 (StreamingLLM),
+// arXiv:2309.17453 Keeping k entries keeps the sinks and the last k - sinks. The paper renumbers positions inside the
+// cache; here keys keep theirs.
 #include "policies/scorers/scorers.h"
 
 namespace depthkv {

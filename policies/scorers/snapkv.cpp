@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // snapkv: attention received from the last `window` rows, pooled over neighbours.   Li et al. 2024, arXiv:2404.14469
-// S[j] = pool(mean over the window's rows t of A[t, j]) for j < n - window; the window itself always stays. Defaults are the official
-// code's (32, 5, avg). `order`: pool before or after the group is reduced; they differ for max (kvpress pools first).
-// Average pooling divides by the kernel at the edges too, as the official code does, so position 0 of kernel 5 gets 3/5.
+// S[j] = pool(mean over the window's rows t of A[t, j]) for j < n - window; the window itself always stays. Defaults
+// are the official code's (32, 5, avg). `order`: pool before or after the group is reduced; they differ for max
+// (kvpress pools first). Average pooling divides by the kernel at the edges too, as the official code does, so position
+// 0 of kernel 5 gets 3/5.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -38,9 +39,12 @@ void pool_heads(Tensor& scores, std::int64_t length, std::int64_t kernel, bool a
 Scorer make_snapkv(Params& params) {
   const auto window = params.take_in("window", std::int64_t{32}, 1, 128);
   const auto kernel = params.take_in("kernel", std::int64_t{5}, 1, 1023);
-  if (kernel % 2 == 0) throw InputError(fmt::format("scorer snapkv: kernel is {}, expected an odd number: the entry itself is the middle", kernel));
+  if (kernel % 2 == 0)
+    throw InputError(
+        fmt::format("scorer snapkv: kernel is {}, expected an odd number: the entry itself is the middle", kernel));
   const bool average = params.take_choice("pool", "avg", {"avg", "max"}) == "avg";
-  const bool pool_first = params.take_choice("order", "group_then_pool", {"group_then_pool", "pool_then_group"}) == "pool_then_group";
+  const bool pool_first =
+      params.take_choice("order", "group_then_pool", {"group_then_pool", "pool_then_group"}) == "pool_then_group";
   Scorer scorer;
   const Reduction reduction = take_group(params, "mean", scorer.group);
   scorer.needs = needs({Feature::window}, window);

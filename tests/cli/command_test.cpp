@@ -33,7 +33,8 @@ class CommandTest : public testing::Test {
 };
 
 TEST_F(CommandTest, WrongPlansAndFlagsExitWithTwo) {
-  const std::string plan = write_text(scratch_.path() / "p.yaml", "traces: traces\nreplay:\n  scorrers: [h2o]\n").string();
+  const std::string plan =
+      write_text(scratch_.path() / "p.yaml", "traces: traces\nreplay:\n  scorrers: [h2o]\n").string();
   expect_wrong({"run", plan, "--out", out_}, {"p.yaml:3", "scorrers", "\"scorers\""});
   expect_wrong({"replay", traces_.string(), "--scorer", "snapvk", "--out", out_}, {"--scorer", "snapvk", "\"snapkv\""});
   expect_wrong({"replay", traces_.string(), "--keep", "1.5", "--out", out_}, {"--keep", "1.5"});

@@ -25,9 +25,12 @@ class LoopTest : public testing::Test {
     std::string lines;
     for (int i = 0; i < 3; ++i) {
       const std::string n = std::to_string(i);
-      lines += R"({"id": "s)" + n + R"(", "task": "t", "context": "The code of box )" + n + R"( is 4)" + n +
-               R"(17. Grass grows. Rain falls on the hills, day after day.", "question": "What is the code?", "answers": ["4)" + n +
-               R"(17"], "max_new_tokens": 12, "metric": "f1", "source": "test", "license": "CC0", "evidence": [[0, 20]]})" + "\n";
+      lines +=
+          R"({"id": "s)" + n + R"(", "task": "t", "context": "The code of box )" + n + R"( is 4)" + n +
+          R"(17. Grass grows. Rain falls on the hills, day after day.", "question": "What is the code?", "answers": ["4)" +
+          n +
+          R"(17"], "max_new_tokens": 12, "metric": "f1", "source": "test", "license": "CC0", "evidence": [[0, 20]]})" +
+          "\n";
     }
     plan_.tasks = {write_text(scratch_.path() / "t.jsonl", lines)};
     plan_.max_new = 12;
@@ -48,7 +51,8 @@ class LoopTest : public testing::Test {
 ReplayPlan small_plan(Cut cut) {
   ReplayPlan plan;
   plan.cut = cut;
-  plan.scorers = {{"h2o", {}, ""}, {"knorm", {}, ""}, {"random", {}, ""}, {"snapkv", {{"window", std::int64_t{8}}}, ""}};
+  plan.scorers = {
+      {"h2o", {}, ""}, {"knorm", {}, ""}, {"random", {}, ""}, {"snapkv", {{"window", std::int64_t{8}}}, ""}};
   plan.protect = {{1, 4}};
   plan.layer_allocators = {{"uniform", {}, ""}, {"pyramid", {}, ""}};
   plan.head_allocators = {{"uniform", {}, ""}, {"adakv", {}, ""}};
@@ -101,7 +105,8 @@ TEST_F(LoopTest, CandidatesAreTopControlsAndUniformOfEachKeep) {
   }
   for (std::size_t a = 0; a < candidates.size(); ++a) {
     for (std::size_t b = a + 1; b < candidates.size(); ++b) {
-      EXPECT_FALSE(candidates[a].policy == candidates[b].policy && candidates[a].keep_index == candidates[b].keep_index);
+      EXPECT_FALSE(candidates[a].policy == candidates[b].policy &&
+                   candidates[a].keep_index == candidates[b].keep_index);
     }
   }
 }

@@ -81,12 +81,14 @@ TEST_F(ReplayTest, MassGrowsWithKeepUnderAnEvenSplit) {
     if (table.policies.layer_allocators[index.layer_allocator].name != "uniform") continue;
     if (table.policies.head_allocators[index.head_allocator].name != "uniform") continue;
     for (std::size_t k = 1; k < table.plan.keep.size(); ++k) {
-      EXPECT_GE(table.value(table.samples[0], p, k, Metric::mass), table.value(table.samples[0], p, k - 1, Metric::mass));
+      EXPECT_GE(table.value(table.samples[0], p, k, Metric::mass),
+                table.value(table.samples[0], p, k - 1, Metric::mass));
     }
   }
 }
 
-// By definition: among even splits without protection, no order of the entries retains more judged mass than the oracle's.
+// By definition: among even splits without protection, no order of the entries retains more judged mass than the
+// oracle's.
 TEST_F(ReplayTest, NoScorerBeatsTheOracleOnMass) {
   const ResultTable table = run(full_plan(registry_));
   const auto even = [&](const std::string& scorer) {
@@ -129,7 +131,8 @@ TEST_F(ReplayTest, ReferenceDeviceAgrees) {
   const ResultTable slow = run(plan);
   std::size_t compared = 0;
   for (std::size_t p = 0; p < fast.policies.size(); ++p) {
-    // Allocators that minimise a measured curve may settle a near-tie differently; the curves themselves are compared here.
+    // Allocators that minimise a measured curve may settle a near-tie differently; the curves themselves are compared
+    // here.
     const PolicyIndex index = fast.policy(p);
     if (fast.policies.layer_allocators[index.layer_allocator].name != "uniform") continue;
     for (std::size_t k = 0; k < fast.plan.keep.size(); ++k) {

@@ -25,7 +25,8 @@ CommandResult run_command(const std::vector<std::string>& command) {
   const auto out = scratch.path() / "out";
   const auto err = scratch.path() / "err";
   std::vector<char*> arguments;
-  for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));  // execvp's signature
+  for (const std::string& argument : command)
+    arguments.push_back(const_cast<char*>(argument.c_str()));  // execvp's signature
   arguments.push_back(nullptr);
   const pid_t child = fork();
   if (child == 0) {

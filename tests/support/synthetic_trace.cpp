@@ -18,7 +18,8 @@ std::vector<float> random_rows(std::mt19937_64& random, std::int64_t count) {
 }
 
 // Causal softmax of every row: [query head, row, token].
-std::vector<float> attention_of(const SyntheticTrace& o, const std::vector<float>& queries, const std::vector<float>& keys, double scale) {
+std::vector<float> attention_of(const SyntheticTrace& o, const std::vector<float>& queries,
+                                const std::vector<float>& keys, double scale) {
   const std::int64_t group = o.query_heads / o.kv_heads;
   std::vector<float> rows(static_cast<std::size_t>(o.query_heads * o.tokens * o.tokens));
   std::vector<double> weights(static_cast<std::size_t>(o.tokens));
@@ -34,7 +35,8 @@ std::vector<float> attention_of(const SyntheticTrace& o, const std::vector<float
         sum += weights[static_cast<std::size_t>(j)] = std::exp(scale * dot);
       }
       for (std::int64_t j = 0; j <= i; ++j) {
-        rows[static_cast<std::size_t>((h * o.tokens + i) * o.tokens + j)] = static_cast<float>(weights[static_cast<std::size_t>(j)] / sum);
+        rows[static_cast<std::size_t>((h * o.tokens + i) * o.tokens + j)] =
+            static_cast<float>(weights[static_cast<std::size_t>(j)] / sum);
       }
     }
   }
@@ -46,7 +48,8 @@ std::vector<float> column_sums_of(const SyntheticTrace& o, const std::vector<flo
   for (std::int64_t h = 0; h < o.query_heads; ++h) {
     for (std::int64_t j = 0; j < cut; ++j) {
       double sum = 0;
-      for (std::int64_t i = j; i < cut; ++i) sum += static_cast<double>(attention[static_cast<std::size_t>((h * o.tokens + i) * o.tokens + j)]);
+      for (std::int64_t i = j; i < cut; ++i)
+        sum += static_cast<double>(attention[static_cast<std::size_t>((h * o.tokens + i) * o.tokens + j)]);
       sums[static_cast<std::size_t>(h * cut + j)] = static_cast<float>(sum);
     }
   }
@@ -66,8 +69,11 @@ Sample sample_of(const SyntheticTrace& o) {
   sample.answers = {"one", "two, three"};
   sample.segments = o.segments;
   for (std::int64_t t = 0; t < o.tokens; ++t) sample.tokens.push_back(static_cast<Token>(t % 50));
-  for (std::int64_t t = 0; t < o.segments.prompt_end; ++t) sample.text_offsets.push_back(static_cast<std::int32_t>(t / 10));
-  if (o.evidence) sample.evidence = {{o.segments.context.begin, o.segments.context.begin + 1}, {o.segments.context.end / 2, o.segments.context.end}};
+  for (std::int64_t t = 0; t < o.segments.prompt_end; ++t)
+    sample.text_offsets.push_back(static_cast<std::int32_t>(t / 10));
+  if (o.evidence)
+    sample.evidence = {{o.segments.context.begin, o.segments.context.begin + 1},
+                       {o.segments.context.end / 2, o.segments.context.end}};
   return sample;
 }
 
@@ -106,7 +112,8 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
     const std::vector<float> attention = attention_of(o, queries, keys, card.attention_scale);
     if (o.attention) writer.write_attention(layer, 0, attention, o.tokens);
     if (!o.column_sums) continue;
-    for (const Cut cut : {Cut::context, Cut::prompt}) writer.write_column_sums(layer, cut, column_sums_of(o, attention, o.segments.at(cut)));
+    for (const Cut cut : {Cut::context, Cut::prompt})
+      writer.write_column_sums(layer, cut, column_sums_of(o, attention, o.segments.at(cut)));
   }
   writer.finish(sample_of(o));
   return file;

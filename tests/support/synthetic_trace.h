@@ -20,7 +20,7 @@ struct SyntheticTrace {
   std::int64_t tokens = 180;
   bool evidence = true;
   bool column_sums = true;
-  bool attention = false;   // of every layer
+  bool attention = false;  // of every layer
   bool all_queries = false;
   Codec codec = Codec::none;
 };

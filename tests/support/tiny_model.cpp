@@ -23,7 +23,8 @@ struct Matrix {
   int columns = 0;
   Vector values;
 
-  Matrix(std::mt19937_64& random, int r, int c, double spread) : rows(r), columns(c), values(static_cast<std::size_t>(r * c)) {
+  Matrix(std::mt19937_64& random, int r, int c, double spread)
+      : rows(r), columns(c), values(static_cast<std::size_t>(r * c)) {
     std::normal_distribution<double> normal(0, spread / std::sqrt(c));
     for (float& x : values) x = static_cast<float>(normal(random));
   }
@@ -31,7 +32,9 @@ struct Matrix {
     Vector y(static_cast<std::size_t>(rows));
     for (int r = 0; r < rows; ++r) {
       double sum = 0;
-      for (int c = 0; c < columns; ++c) sum += static_cast<double>(values[static_cast<std::size_t>(r * columns + c)]) * static_cast<double>(x[static_cast<std::size_t>(c)]);
+      for (int c = 0; c < columns; ++c)
+        sum += static_cast<double>(values[static_cast<std::size_t>(r * columns + c)]) *
+               static_cast<double>(x[static_cast<std::size_t>(c)]);
       y[static_cast<std::size_t>(r)] = static_cast<float>(sum);
     }
     return y;
@@ -56,7 +59,8 @@ void finish_rows(Vector& x, int head_dim, std::int64_t position, bool rotate) {
   const auto half = static_cast<std::size_t>(head_dim / 2);
   for (std::size_t head = 0; rotate && head < x.size(); head += static_cast<std::size_t>(head_dim)) {
     for (std::size_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(position) * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half));
+      const double angle =
+          static_cast<double>(position) * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half));
       const double a = x[head + i];
       const double b = x[head + i + half];
       x[head + i] = static_cast<float>(a * std::cos(angle) - b * std::sin(angle));
@@ -66,7 +70,9 @@ void finish_rows(Vector& x, int head_dim, std::int64_t position, bool rotate) {
   for (float& value : x) value = from_half(to_half(value));
 }
 
-Token argmax(const Vector& logits) { return static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin()); }
+Token argmax(const Vector& logits) {
+  return static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
 
 }  // namespace
 
@@ -80,10 +86,12 @@ struct TinyModel::Weights {
     const int d = o.query_heads * o.head_dim;
     Weights w{{}, Matrix(random, kVocabulary, d, std::sqrt(d)), {}};
     for (int l = 0; l < o.layers; ++l) {
-      w.layers.push_back({Matrix(random, d, d, 3), Matrix(random, o.kv_heads * o.head_dim, d, 1), Matrix(random, o.kv_heads * o.head_dim, d, 1),
-                          Matrix(random, d, d, 1), Matrix(random, 2 * d, d, 1), Matrix(random, d, 2 * d, 1)});
+      w.layers.push_back({Matrix(random, d, d, 3), Matrix(random, o.kv_heads * o.head_dim, d, 1),
+                          Matrix(random, o.kv_heads * o.head_dim, d, 1), Matrix(random, d, d, 1),
+                          Matrix(random, 2 * d, d, 1), Matrix(random, d, 2 * d, 1)});
     }
-    w.card = {"tiny", "tiny", fmt::format("{:016x}", o.seed), "tests", "cpu", 2048, kVocabulary, d, "half_split", 10000.0, 1.0 / std::sqrt(o.head_dim), 0, {}};
+    w.card = {"tiny",       "tiny",  fmt::format("{:016x}", o.seed), "tests", "cpu", 2048, kVocabulary, d,
+              "half_split", 10000.0, 1.0 / std::sqrt(o.head_dim),    0,       {}};
     w.card.layers.assign(static_cast<std::size_t>(o.layers), {o.query_heads, o.kv_heads, o.head_dim});
     return w;
   }
@@ -103,7 +111,8 @@ struct Step {
   Vector logits;
 };
 
-Vector attend(const LayerShape& shape, double scale, const Vector& query, int head, const std::vector<Vector>& keys, const std::vector<std::uint32_t>& pruned) {
+Vector attend(const LayerShape& shape, double scale, const Vector& query, int head, const std::vector<Vector>& keys,
+              const std::vector<std::uint32_t>& pruned) {
   Vector row(keys.size());
   const int g = head / shape.group();
   double top = -INFINITY;
@@ -112,7 +121,8 @@ Vector attend(const LayerShape& shape, double scale, const Vector& query, int he
     if (std::binary_search(pruned.begin(), pruned.end(), static_cast<std::uint32_t>(j))) continue;
     double dot = 0;
     for (int c = 0; c < shape.head_dim; ++c) {
-      dot += static_cast<double>(query[static_cast<std::size_t>(head * shape.head_dim + c)]) * static_cast<double>(keys[j][static_cast<std::size_t>(g * shape.head_dim + c)]);
+      dot += static_cast<double>(query[static_cast<std::size_t>(head * shape.head_dim + c)]) *
+             static_cast<double>(keys[j][static_cast<std::size_t>(g * shape.head_dim + c)]);
     }
     logits[j] = scale * dot;
     top = std::max(top, logits[j]);
@@ -148,11 +158,14 @@ Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepM
     step.attention.emplace_back();
     for (int h = 0; h < shape.query_heads; ++h) {
       const auto g = static_cast<std::size_t>(h / shape.group());
-      step.attention[l].push_back(attend(shape, w.card.attention_scale, q, h, state.keys[l], mask ? mask->pruned[l][g] : kNothing));
+      step.attention[l].push_back(
+          attend(shape, w.card.attention_scale, q, h, state.keys[l], mask ? mask->pruned[l][g] : kNothing));
       for (int c = 0; c < shape.head_dim; ++c) {
         double sum = 0;
         for (std::size_t j = 0; j < state.values[l].size(); ++j) {
-          sum += static_cast<double>(step.attention[l].back()[j]) * static_cast<double>(state.values[l][j][g * static_cast<std::size_t>(shape.head_dim) + static_cast<std::size_t>(c)]);
+          sum += static_cast<double>(step.attention[l].back()[j]) *
+                 static_cast<double>(
+                     state.values[l][j][g * static_cast<std::size_t>(shape.head_dim) + static_cast<std::size_t>(c)]);
         }
         heads[static_cast<std::size_t>(h * shape.head_dim + c)] = static_cast<float>(sum);
       }
@@ -173,7 +186,8 @@ Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepM
 }
 
 // Hands a batch of steps to the sink, channel by channel.
-void deliver(const TinyModel::Weights& w, const State& state, const std::vector<Step>& steps, std::int64_t first, const std::vector<bool>& attention, const LayerSink& sink) {
+void deliver(const TinyModel::Weights& w, const State& state, const std::vector<Step>& steps, std::int64_t first,
+             const std::vector<bool>& attention, const LayerSink& sink) {
   const auto rows = static_cast<std::int64_t>(steps.size());
   for (std::size_t l = 0; l < w.layers.size(); ++l) {
     Vector keys, values, queries, matrix;
@@ -209,7 +223,8 @@ class TinyBranches : public Branches {
     for (std::size_t s = 0; s < tokens.size(); ++s) {
       std::vector<Step> steps;
       std::vector<std::span<const float>> logits;
-      for (std::size_t b = 0; b < masks_.size(); ++b) steps.push_back(advance(*weights_, states[b], tokens[s], &masks_[b]));
+      for (std::size_t b = 0; b < masks_.size(); ++b)
+        steps.push_back(advance(*weights_, states[b], tokens[s], &masks_[b]));
       for (const Step& step : steps) logits.emplace_back(step.logits);
       if (static_cast<std::int64_t>(s) >= first_visited) visit(static_cast<std::int64_t>(s), logits);
     }
@@ -241,7 +256,8 @@ class TinyBranches : public Branches {
 
 }  // namespace
 
-TinyModel::TinyModel(const TinyModelOptions& options) : options_(options), weights_(std::make_shared<const Weights>(Weights::make(options))) {}
+TinyModel::TinyModel(const TinyModelOptions& options)
+    : options_(options), weights_(std::make_shared<const Weights>(Weights::make(options))) {}
 TinyModel::~TinyModel() = default;
 
 const ModelCard& TinyModel::card() const { return weights_->card; }
@@ -261,7 +277,9 @@ std::string TinyModel::detokenize(std::span<const Token> tokens) const {
   return text;
 }
 
-std::string TinyModel::chat(std::string_view user_message) const { return "<user>" + std::string(user_message) + "</user>"; }
+std::string TinyModel::chat(std::string_view user_message) const {
+  return "<user>" + std::string(user_message) + "</user>";
+}
 
 std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSink& sink) {
   State state;
@@ -282,7 +300,8 @@ std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSi
   flush();
   std::vector<Token> answer(request.answer.begin(), request.answer.end());
   for (const Token token : request.answer) feed(token);
-  while (request.answer.empty() && static_cast<std::int64_t>(answer.size()) < request.max_new && (answer.empty() || answer.back() != kEnd)) {
+  while (request.answer.empty() && static_cast<std::int64_t>(answer.size()) < request.max_new &&
+         (answer.empty() || answer.back() != kEnd)) {
     answer.push_back(argmax(logits));
     feed(answer.back());
   }
@@ -290,7 +309,8 @@ std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSi
   return answer;
 }
 
-std::unique_ptr<Branches> TinyModel::branch(std::span<const Token> prefix, std::span<const KeepMask> masks, std::int64_t) {
+std::unique_ptr<Branches> TinyModel::branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
+                                            std::int64_t) {
   State state;
   for (const Token token : prefix) advance(*weights_, state, token, nullptr);
   return std::make_unique<TinyBranches>(weights_, std::move(state), std::vector<KeepMask>(masks.begin(), masks.end()));

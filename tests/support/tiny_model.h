@@ -15,8 +15,9 @@ struct TinyModelOptions {
   int batch = 48;  // rows handed to the sink at once
 };
 
-// A transformer with random weights in plain loops: RMS norm, rotary attention with grouped heads, an MLP, bytes as tokens. The
-// engine-free truth that the loop is tested against; keys, values and queries are rounded to half precision, so traces hold them exactly.
+// A transformer with random weights in plain loops: RMS norm, rotary attention with grouped heads, an MLP, bytes as
+// tokens. The engine-free truth that the loop is tested against; keys, values and queries are rounded to half
+// precision, so traces hold them exactly.
 class TinyModel : public Model {
  public:
   explicit TinyModel(const TinyModelOptions& options = {});
@@ -27,7 +28,8 @@ class TinyModel : public Model {
   std::string detokenize(std::span<const Token> tokens) const override;
   std::string chat(std::string_view user_message) const override;
   std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) override;
-  std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks, std::int64_t capacity) override;
+  std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
+                                   std::int64_t capacity) override;
 
   struct Weights;
 

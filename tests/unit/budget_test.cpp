@@ -14,7 +14,7 @@ namespace {
 TEST(Budget, RoundsOnceToTheNearestEntry) {
   const Shape shape{10, {{4, 2, 8}, {4, 2, 8}}};  // 40 entries
   EXPECT_EQ(budget_from_keep(shape, 0.5).entries, 20);
-  EXPECT_EQ(budget_from_keep(shape, 0.26).entries, 10);  // 10.4
+  EXPECT_EQ(budget_from_keep(shape, 0.26).entries, 10);    // 10.4
   EXPECT_EQ(budget_from_keep(shape, 0.2625).entries, 11);  // 10.5 goes up
   EXPECT_EQ(budget_from_keep(shape, 1.0).entries, 40);
   EXPECT_EQ(budget_from_keep(shape, 1e-9).entries, 4);  // at least one per head
@@ -22,7 +22,8 @@ TEST(Budget, RoundsOnceToTheNearestEntry) {
 
 TEST(Budget, RejectsKeepOutsideItsRange) {
   const Shape shape{10, {{4, 2, 8}}};
-  for (const double keep : {0.0, -0.1, 1.0001, std::nan("")}) EXPECT_THROW(budget_from_keep(shape, keep), InputError) << keep;
+  for (const double keep : {0.0, -0.1, 1.0001, std::nan("")})
+    EXPECT_THROW(budget_from_keep(shape, keep), InputError) << keep;
 }
 
 TEST(ShareOut, GivesTheRemainderToTheLargestFractionsThenTheLowestIndex) {
@@ -39,7 +40,8 @@ TEST(ShareOut, RefillsWhatCapsPushBack) {
   const std::vector<std::int64_t> floors{0, 0, 0, 1};
   const std::vector<std::int64_t> caps{4, 10, 10, 10};
   EXPECT_EQ(share_out(15, weights, floors, caps), (std::vector<std::int64_t>{4, 5, 5, 1}));
-  EXPECT_EQ(share_out(34, weights, floors, caps), (std::vector<std::int64_t>{4, 10, 10, 10}));  // weight 0 gets what's left
+  EXPECT_EQ(share_out(34, weights, floors, caps),
+            (std::vector<std::int64_t>{4, 10, 10, 10}));  // weight 0 gets what's left
 }
 
 TEST(ShareOut, RejectsWhatCannotBe) {

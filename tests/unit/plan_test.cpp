@@ -47,7 +47,8 @@ TEST_F(PlanTest, ReferenceYamlHoldsEveryKeyWithItsDefault) {
 TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   const Plan plan = load(
       "model: m.gguf\nthreads: 2\ntrace: {tasks: [a.jsonl], attention: [0, 3], queries: all, codec: deflate}\n"
-      "replay: {cut: context, scorers: [\"snapkv:window=16\", h2o], protect: [4+32, 0+0], keep: [0.3, 1], layer_allocators: [\"depthkv:importance=1,2.5\"]}\n"
+      "replay: {cut: context, scorers: [\"snapkv:window=16\", h2o], protect: [4+32, 0+0], keep: [0.3, 1], "
+      "layer_allocators: [\"depthkv:importance=1,2.5\"]}\n"
       "verify: {top: 2, keep: [0.3], rank_by: mass}\n");
   const std::string yaml = to_yaml(plan, registry_);
   EXPECT_EQ(to_yaml(load(yaml), registry_), yaml);
@@ -76,7 +77,8 @@ TEST_F(PlanTest, BoundsAreAlwaysThere) {
 }
 
 TEST_F(PlanTest, FlagsWinOverTheFile) {
-  const Plan plan = load("replay: {keep: [0.5], scorers: [knorm]}", {{"replay.keep", {"0.2", "0.4"}}, {"replay.scorers", {"snapkv:window=8,kernel=3"}}});
+  const Plan plan = load("replay: {keep: [0.5], scorers: [knorm]}",
+                         {{"replay.keep", {"0.2", "0.4"}}, {"replay.scorers", {"snapkv:window=8,kernel=3"}}});
   EXPECT_EQ(plan.replay.keep, (std::vector<double>{0.2, 0.4}));
   EXPECT_EQ(plan.replay.scorers[0].name, "snapkv");
   EXPECT_EQ(std::get<std::int64_t>(plan.replay.scorers[0].params.at("window")), 8);
@@ -89,11 +91,15 @@ TEST_F(PlanTest, PathsAreRelativeToTheFile) {
 }
 
 TEST_F(PlanTest, ErrorsNameLineKeyAndWhatToDo) {
-  EXPECT_THAT(error("replay:\n  keep: [0.1]\n  scorrers: [h2o]\n"), AllOf(HasSubstr("plan.yaml:3"), HasSubstr("\"scorrers\" in replay"), HasSubstr("\"scorers\"")));
+  EXPECT_THAT(error("replay:\n  keep: [0.1]\n  scorrers: [h2o]\n"),
+              AllOf(HasSubstr("plan.yaml:3"), HasSubstr("\"scorrers\" in replay"), HasSubstr("\"scorers\"")));
   EXPECT_THAT(error("replai: {}\n"), AllOf(HasSubstr("plan.yaml:1"), HasSubstr("\"replay\"")));
-  EXPECT_THAT(error("replay:\n  scorers:\n    - h2o\n    - snapvk\n"), AllOf(HasSubstr("plan.yaml:4"), HasSubstr("snapvk"), HasSubstr("\"snapkv\"")));
-  EXPECT_THAT(error("replay:\n  scorers:\n    - {name: snapkv, widnow: 3}\n"), AllOf(HasSubstr("plan.yaml:3"), HasSubstr("widnow"), HasSubstr("\"window\"")));
-  EXPECT_THAT(error("replay: {keep: [0.5, 1.5]}"), AllOf(HasSubstr("plan.yaml:1"), HasSubstr("1.5"), HasSubstr("at most 1")));
+  EXPECT_THAT(error("replay:\n  scorers:\n    - h2o\n    - snapvk\n"),
+              AllOf(HasSubstr("plan.yaml:4"), HasSubstr("snapvk"), HasSubstr("\"snapkv\"")));
+  EXPECT_THAT(error("replay:\n  scorers:\n    - {name: snapkv, widnow: 3}\n"),
+              AllOf(HasSubstr("plan.yaml:3"), HasSubstr("widnow"), HasSubstr("\"window\"")));
+  EXPECT_THAT(error("replay: {keep: [0.5, 1.5]}"),
+              AllOf(HasSubstr("plan.yaml:1"), HasSubstr("1.5"), HasSubstr("at most 1")));
   EXPECT_THAT(error("replay: {keep: [0]}"), HasSubstr("more than 0"));
   EXPECT_THAT(error("replay: {keep: [.nan]}"), HasSubstr("more than 0"));
   EXPECT_THAT(error("replay: {keep: []}"), HasSubstr("empty"));
@@ -113,9 +119,11 @@ TEST_F(PlanTest, ErrorsNameLineKeyAndWhatToDo) {
 }
 
 TEST_F(PlanTest, HostileFilesAreErrorsNotCrashes) {
-  for (const std::string& yaml : {std::string(100'000, '['), std::string("\0\1\2\xff\xfe", 5), std::string("a: &a [*a]"), std::string("{? {a: 1} : 2}"),
-                                  std::string("- 1\n- 2"), std::string("replay: {scorers: [[h2o]]}"), std::string("replay: {scorers: [{window: 3}]}"),
-                                  std::string("replay: {scorers: [{name: [a]}]}"), std::string("1")}) {
+  for (const std::string& yaml :
+       {std::string(100'000, '['), std::string("\0\1\2\xff\xfe", 5), std::string("a: &a [*a]"),
+        std::string("{? {a: 1} : 2}"), std::string("- 1\n- 2"), std::string("replay: {scorers: [[h2o]]}"),
+        std::string("replay: {scorers: [{window: 3}]}"), std::string("replay: {scorers: [{name: [a]}]}"),
+        std::string("1")}) {
     EXPECT_THROW(load(yaml), InputError) << yaml.substr(0, 40);
   }
 }
