@@ -27,9 +27,9 @@ struct Plan {
 // Values given on the command line, by the plan's key: {"replay.keep", {"0.2", "0.4"}}. They win over the file's.
 using Overrides = std::map<std::string, std::vector<std::string>>;
 
-// Reads a plan; no file: only what the overrides say. Relative paths in the file are relative to the file, on the
-// command line to the working directory. Throws InputError with file and line (or flag) on anything that is not exactly
-// right.
+// Reads a plan; no file: only what the overrides say. Relative paths in the file
+// are relative to the file, on the command line to the working directory. Throws
+// InputError with file and line (or flag) on anything that is not exactly right.
 Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, const Registry& registry);
 
 // The plan with every default spelled out, policy parameters included; load_plan() reads it back.

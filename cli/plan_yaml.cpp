@@ -41,8 +41,8 @@ Value param_value(const YAML::Node& node, const std::string& where) {
   return list;
 }
 
-// "snapkv:window=32,kernel=5" as the mapping {name: snapkv, window: 32, kernel: 5}; a part without "=" continues a
-// list.
+// "snapkv:window=32,kernel=5" as the mapping {name: snapkv,
+// window: 32, kernel: 5}; a part without "=" continues a list.
 YAML::Node expanded(const std::string& text, const std::string& where) {
   YAML::Node node;
   const auto colon = text.find(':');
@@ -80,7 +80,7 @@ PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource&
         "{}: {} holds an entry without a name; write a name, or {{name: ..., parameter: value}}", spec.where, path));
   }
   for (const auto& entry : node) {
-    const auto key = entry.first.as<std::string>();
+    const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
     if (key == "name") {
       spec.name = entry.second.Scalar();
     } else if (!spec.params.emplace(key, param_value(entry.second, spec.where)).second) {
@@ -199,8 +199,8 @@ YAML::Node read_root(const std::filesystem::path& file) {
   }
 }
 
-// Sets what the command line gave, on top of the file. Paths are made absolute, since the file's own are relative to
-// it.
+// Sets what the command line gave, on top of the file. Paths
+// are made absolute, since the file's own are relative to it.
 void apply(YAML::Node root, const Overrides& overrides) {
   for (const auto& [key, values] : overrides) {
     YAML::Node value;

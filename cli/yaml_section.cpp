@@ -38,7 +38,9 @@ YamlSection::YamlSection(const YAML::Node& node, std::string name, const YamlSou
   }
   std::set<std::string> seen;
   for (const auto& entry : node) {
-    const auto key = entry.first.as<std::string>();
+    if (!entry.first.IsScalar())
+      throw InputError(fmt::format("{}: a key is {}, expected a name", source.where(entry.first, name_), kind(entry.first)));
+    const std::string& key = entry.first.Scalar();
     if (!seen.insert(key).second)
       throw InputError(
           fmt::format("{}: {} is given twice; remove one", source.where(entry.first, path(key)), path(key)));
@@ -140,7 +142,7 @@ std::vector<YAML::Node> YamlSection::items(const std::string& key) {
 
 void YamlSection::done() const {
   for (const auto& entry : node_) {
-    const auto key = entry.first.as<std::string>();
+    const std::string& key = entry.first.Scalar();
     if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
     throw InputError(fmt::format("{}: unknown key \"{}\"{}{}", source_.where(entry.first, path(key)), key,
                                  name_.empty() ? "" : fmt::format(" in {}", name_), suggestion(key, known_)));

@@ -19,8 +19,8 @@ struct YamlSource {
 
 class YamlSection {
  public:
-  // `name`: dotted path of the section, "" for the root. Throws InputError unless `node` is a mapping without repeated
-  // keys.
+  // `name`: dotted path of the section, "" for the root. Throws
+  // InputError unless `node` is a mapping without repeated keys.
   YamlSection(const YAML::Node& node, std::string name, const YamlSource& source);
 
   bool has(const std::string& key);  // also marks the key as known

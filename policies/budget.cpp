@@ -57,8 +57,8 @@ void check_share(std::int64_t total, std::span<const double> weights, std::span<
   }
 }
 
-// Real-valued water filling: floor + weight * level, clipped at the cap, with the level chosen so that the sum is
-// exact.
+// Real-valued water filling: floor + weight * level, clipped
+// at the cap, with the level chosen so that the sum is exact.
 std::vector<double> water_fill(std::int64_t total, std::span<const double> weights,
                                std::span<const std::int64_t> floors, std::span<const std::int64_t> caps) {
   std::vector<double> share(floors.begin(), floors.end());

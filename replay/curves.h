@@ -46,8 +46,8 @@ struct RankRequest {
 RankedSample rank_sample(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
                          const RankRequest& request);
 
-// Splits the budget of one policy over layers, then heads. Checks that both allocators kept their promise of exact
-// sums.
+// Splits the budget of one policy over layers, then heads.
+// Checks that both allocators kept their promise of exact sums.
 Allocation allocate(const RankedSample& sample, const Policies& policies, PolicyIndex policy, double keep);
 
 }  // namespace depthkv

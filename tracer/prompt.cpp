@@ -9,8 +9,8 @@
 namespace depthkv {
 namespace {
 
-// Stands for the message while the template is rendered, so that a text that looks like a template can't confuse the
-// split.
+// Stands for the message while the template is rendered, so that
+// a text that looks like a template can't confuse the split.
 constexpr std::string_view kPlaceholder = "\x01message\x01";
 constexpr std::string_view kBetween = "\n\n";  // of context and question
 

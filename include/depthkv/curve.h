@@ -40,16 +40,16 @@ class Ranking {
   std::vector<std::uint32_t> order_;
 };
 
-// What is measured against the full cache. mass: retained attention, higher is better. output_error: squared error of
-// the head outputs over the layer's output energy, lower is better. evidence: share of gold tokens kept, higher is
-// better.
+// What is measured against the full cache. mass: retained attention, higher is
+// better. output_error: squared error of the head outputs over the layer's output
+// energy, lower is better. evidence: share of gold tokens kept, higher is better.
 enum class Metric { mass, output_error, evidence };
 inline constexpr std::size_t kMetrics = 3;
 std::string_view to_string(Metric metric);
 bool higher_is_better(Metric metric);
 
-// One KV head and a tile of query rows. Rows see keys [0, attention.columns); only the first ranking.size() can be
-// pruned.
+// One KV head and a tile of query rows. Rows see keys [0,
+// attention.columns); only the first ranking.size() can be pruned.
 struct LossInput {
   View attention;                          // [G, R, T], rows that sum to 1
   View values;                             // [1, T, d]

@@ -22,8 +22,8 @@ struct KeepMask {
 };
 
 // A block of rows of one layer, as the engine computed them. Valid during the call only.
-// keys, values: [rows, KV heads, d]; queries: [rows, query heads, d]; attention: [query heads, rows, width], width >=
-// first + rows.
+// keys, values: [rows, KV heads, d]; queries: [rows, query heads,
+// d]; attention: [query heads, rows, width], width >= first + rows.
 struct LayerBlock {
   Channel channel = Channel::keys;
   int layer = 0;
@@ -40,9 +40,9 @@ class Branches {
  public:
   virtual ~Branches() = default;
 
-  // Feeds the same tokens to every branch. visit(step, logits): logits[b] are those of branch b after tokens[step],
-  // valid during the call; steps rise from 0. Only steps >= first_visited are visited. Afterwards every branch is back
-  // at the prefix.
+  // Feeds the same tokens to every branch. visit(step, logits): logits[b] are those of
+  // branch b after tokens[step], valid during the call; steps rise from 0. Only steps
+  // >= first_visited are visited. Afterwards every branch is back at the prefix.
   using Visit = std::function<void(std::int64_t step, std::span<const std::span<const float>> logits)>;
   virtual void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) = 0;
 
@@ -58,8 +58,8 @@ class Model {
 
   virtual std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const = 0;
   virtual std::string detokenize(std::span<const Token> tokens) const = 0;  // exact bytes, special tokens included
-  // The user's message inside the model's chat template, up to where the answer starts; the bare message if it has
-  // none.
+  // The user's message inside the model's chat template, up to
+  // where the answer starts; the bare message if it has none.
   virtual std::string chat(std::string_view user_message) const = 0;
 
   // Runs the prompt, then the answer, with the full cache, and hands every computed row of every layer to `sink`.

@@ -8,9 +8,9 @@
 
 namespace depthkv {
 
-// Called by long work between units: `done` of `total` of a stage, and what is being worked on. The library never
-// prints; the command line does, here. May throw Interrupted to stop: what is finished stays, the unit at hand is
-// dropped.
+// Called by long work between units: `done` of `total` of a stage, and what is
+// being worked on. The library never prints; the command line does, here. May
+// throw Interrupted to stop: what is finished stays, the unit at hand is dropped.
 using Progress =
     std::function<void(std::string_view stage, std::int64_t done, std::int64_t total, std::string_view what)>;
 

@@ -10,8 +10,8 @@
 
 namespace depthkv {
 
-// Mean over samples, with a paired 95 % bootstrap interval of its difference to uniform allocation under the same
-// ranker.
+// Mean over samples, with a paired 95 % bootstrap interval of
+// its difference to uniform allocation under the same ranker.
 struct PolicySummary {
   std::size_t policy = 0;
   std::size_t keep = 0;

@@ -9,8 +9,8 @@ namespace depthkv {
 
 double mean(std::span<const double> x);  // NaN when empty
 
-// Kendall's tau-b (ties corrected) and Spearman's rho (mid-ranks). NaN when either side is constant or has fewer than 2
-// values.
+// Kendall's tau-b (ties corrected) and Spearman's rho (mid-ranks).
+// NaN when either side is constant or has fewer than 2 values.
 double kendall_tau_b(std::span<const double> x, std::span<const double> y);
 double spearman_rho(std::span<const double> x, std::span<const double> y);
 

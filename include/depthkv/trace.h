@@ -25,13 +25,13 @@ struct Span {
   bool operator==(const Span&) const = default;
 };
 
-// Where pruning happens: after the context (before the question is seen) or after the whole prompt (DepthKV's
-// protocol).
+// Where pruning happens: after the context (before the question
+// is seen) or after the whole prompt (DepthKV's protocol).
 enum class Cut { context, prompt };
 std::string_view to_string(Cut cut);
 
-// Positions: [0, context.begin) chat frame, context, [context.end, prompt_end) question and chat frame, then the
-// answer.
+// Positions: [0, context.begin) chat frame, context, [context.end,
+// prompt_end) question and chat frame, then the answer.
 struct Segments {
   Span context;
   std::int64_t prompt_end = 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// accumulate_losses: what a ranking costs at every kept count at once. One KV head, any number of (query head, row)
-// pairs.
+// accumulate_losses: what a ranking costs at every kept count
+// at once. One KV head, any number of (query head, row) pairs.
 //
-// For each row with attention a over T keys, values v, ranking r of the first n: S_k = {r[0] .. r[k-1]} and all
-// positions >= n;
+// For each row with attention a over T keys, values v, ranking r
+// of the first n: S_k = {r[0] .. r[k-1]} and all positions >= n;
 //   mass[k] += a(S_k),   error[k] += |o_k - o|^2,   o_k = (sum over S_k of a v) / a(S_k), or 0 where a(S_k) <= kNoMass,
 //   o = sum over all keys of a v,   energy += |o|^2,   rows += 1.
 // mass is non-decreasing in k within rounding; at k = n a row adds exactly 1 and exactly 0. Rows of `attention` must

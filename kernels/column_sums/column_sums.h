@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // column_sums: rows [H, R, n] summed over R. Returns [H, 1, n].
-// Sums are taken in double, rows in rising order, and rounded to float once. No rows: zeros. NaN spreads down its
-// column.
+// Sums are taken in double, rows in rising order, and rounded
+// to float once. No rows: zeros. NaN spreads down its column.
 #pragma once
 #include "depthkv/tensor.h"
 
@@ -14,8 +14,8 @@ namespace cpu {
 Tensor column_sums(const View& rows);
 }
 namespace cuda {
-// The same bits as the CPU's: each column is summed by one thread, in the same order. Throws Error if a CUDA call
-// fails.
+// The same bits as the CPU's: each column is summed by one
+// thread, in the same order. Throws Error if a CUDA call fails.
 Tensor column_sums(const View& rows);
 }  // namespace cuda
 

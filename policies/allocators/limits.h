@@ -8,8 +8,8 @@
 
 namespace depthkv {
 
-// Per layer: no less than the protected entries (one entry per head where the budget can't hold those), no more than
-// there are.
+// Per layer: no less than the protected entries (one entry per
+// head where the budget can't hold those), no more than there are.
 struct LayerLimits {
   std::vector<std::int64_t> floors;
   std::vector<std::int64_t> caps;

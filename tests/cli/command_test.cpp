@@ -28,27 +28,26 @@ class CommandTest : public testing::Test {
   }
 
   ScratchDirectory scratch_;
-  std::filesystem::path traces_ = scratch_.path() / "traces";
-  std::string out_ = (scratch_.path() / "run").string();
+  std::filesystem::path traces_ = scratch_ / "traces";
+  std::string out_ = (scratch_ / "run").string();
 };
 
 TEST_F(CommandTest, WrongPlansAndFlagsExitWithTwo) {
-  const std::string plan =
-      write_text(scratch_.path() / "p.yaml", "traces: traces\nreplay:\n  scorrers: [h2o]\n").string();
+  const std::string plan = write_text(scratch_ / "p.yaml", "traces: traces\nreplay:\n  scorrers: [h2o]\n").string();
   expect_wrong({"run", plan, "--out", out_}, {"p.yaml:3", "scorrers", "\"scorers\""});
   expect_wrong({"replay", traces_.string(), "--scorer", "snapvk", "--out", out_}, {"--scorer", "snapvk", "\"snapkv\""});
   expect_wrong({"replay", traces_.string(), "--keep", "1.5", "--out", out_}, {"--keep", "1.5"});
   expect_wrong({"replay", traces_.string(), "--keep", "0", "--out", out_}, {"--keep", "more than 0"});
   expect_wrong({"replay", traces_.string(), "--kep", "0.5", "--out", out_}, {"--kep"});
-  expect_wrong({"replay", (scratch_.path() / "nowhere").string(), "--out", out_}, {"nowhere"});
-  expect_wrong({"run", (scratch_.path() / "none.yaml").string(), "--out", out_}, {"none.yaml"});
+  expect_wrong({"replay", (scratch_ / "nowhere").string(), "--out", out_}, {"nowhere"});
+  expect_wrong({"run", (scratch_ / "none.yaml").string(), "--out", out_}, {"none.yaml"});
   expect_wrong({"report", traces_.string()}, {"plan.yaml"});
-  expect_wrong({"inspect", (scratch_.path() / "nowhere").string()}, {"nowhere"});
+  expect_wrong({"inspect", (scratch_ / "nowhere").string()}, {"nowhere"});
   expect_wrong({}, {"--help"});
 }
 
 TEST_F(CommandTest, FolderThatCannotBeWrittenExitsWithTwo) {
-  const std::string file = write_text(scratch_.path() / "file", "x").string();
+  const std::string file = write_text(scratch_ / "file", "x").string();
   expect_wrong({"replay", traces_.string(), "--out", file + "/run"}, {"file/run", "--out"});
 }
 
@@ -73,7 +72,7 @@ TEST_F(CommandTest, ReplayLeavesACompleteRunFolderAndReportRepeatsIt) {
 
 TEST_F(CommandTest, PlanOfARunRepeatsIt) {
   ASSERT_EQ(run_depthkv({"replay", traces_.string(), "--out", out_}).exit_code, 0);
-  const std::string second = (scratch_.path() / "second").string();
+  const std::string second = (scratch_ / "second").string();
   const CommandResult result = run_depthkv({"run", out_ + "/plan.yaml", "--out", second});
   ASSERT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_EQ(read_text(second + "/results.csv"), read_text(out_ + "/results.csv"));

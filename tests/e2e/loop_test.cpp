@@ -32,7 +32,7 @@ class LoopTest : public testing::Test {
           R"(17"], "max_new_tokens": 12, "metric": "f1", "source": "test", "license": "CC0", "evidence": [[0, 20]]})" +
           "\n";
     }
-    plan_.tasks = {write_text(scratch_.path() / "t.jsonl", lines)};
+    plan_.tasks = {write_text(scratch_ / "t.jsonl", lines)};
     plan_.max_new = 12;
   }
 
@@ -42,7 +42,7 @@ class LoopTest : public testing::Test {
   }
 
   ScratchDirectory scratch_;
-  std::filesystem::path traces_ = scratch_.path() / "traces";
+  std::filesystem::path traces_ = scratch_ / "traces";
   TinyModel model_;
   TracePlan plan_;
   Registry registry_ = builtin_policies();
@@ -115,12 +115,12 @@ TEST_F(LoopTest, ReportsAreWrittenAndReadBack) {
   const TraceSet traces = record();
   const ResultTable results = replay(traces, small_plan(Cut::prompt), registry_, kQuiet);
   const Verification verification = verify(model_, traces, results, {}, kQuiet);
-  write_verify_csv(results, verification, scratch_.path() / "verify.csv");
-  const Verification again = read_verify_csv(results, {}, scratch_.path() / "verify.csv");
-  write_verify_csv(results, again, scratch_.path() / "again.csv");
-  EXPECT_EQ(read_text(scratch_.path() / "again.csv"), read_text(scratch_.path() / "verify.csv"));
-  write_summary_json(results, again, scratch_.path() / "summary.json");
-  const auto summary = nlohmann::json::parse(read_text(scratch_.path() / "summary.json"));
+  write_verify_csv(results, verification, scratch_ / "verify.csv");
+  const Verification again = read_verify_csv(results, {}, scratch_ / "verify.csv");
+  write_verify_csv(results, again, scratch_ / "again.csv");
+  EXPECT_EQ(read_text(scratch_ / "again.csv"), read_text(scratch_ / "verify.csv"));
+  write_summary_json(results, again, scratch_ / "summary.json");
+  const auto summary = nlohmann::json::parse(read_text(scratch_ / "summary.json"));
   const auto& agreement = summary.at("agreement").at(0);
   EXPECT_TRUE(agreement.at("kendall_tau").is_number());
   EXPECT_LE(std::abs(agreement.at("kendall_tau").get<double>()), 1.0);

@@ -87,8 +87,8 @@ TEST_F(ReplayTest, MassGrowsWithKeepUnderAnEvenSplit) {
   }
 }
 
-// By definition: among even splits without protection, no order of the entries retains more judged mass than the
-// oracle's.
+// By definition: among even splits without protection, no order
+// of the entries retains more judged mass than the oracle's.
 TEST_F(ReplayTest, NoScorerBeatsTheOracleOnMass) {
   const ResultTable table = run(full_plan(registry_));
   const auto even = [&](const std::string& scorer) {
@@ -117,7 +117,7 @@ TEST_F(ReplayTest, SameBytesForAnyNumberOfThreads) {
   std::string one;
   for (const int threads : {1, 2, 3, 8}) {
     plan.threads = threads;
-    const auto file = scratch_.path() / "results.csv";
+    const auto file = scratch_ / "results.csv";
     write_results_csv(run(plan), file);
     if (one.empty()) one = read_text(file);
     EXPECT_EQ(read_text(file), one) << threads << " threads";
@@ -131,7 +131,8 @@ TEST_F(ReplayTest, ReferenceDeviceAgrees) {
   const ResultTable slow = run(plan);
   std::size_t compared = 0;
   for (std::size_t p = 0; p < fast.policies.size(); ++p) {
-    // Allocators that minimise a measured curve may settle a near-tie differently; the curves themselves are compared
+    // Allocators that minimise a measured curve may settle a
+    // near-tie differently; the curves themselves are compared
     // here.
     const PolicyIndex index = fast.policy(p);
     if (fast.policies.layer_allocators[index.layer_allocator].name != "uniform") continue;
@@ -161,10 +162,10 @@ TEST_F(ReplayTest, SamplesDoNotDependOnTheirNeighbours) {
 TEST_F(ReplayTest, ResultsReadBackAsWritten) {
   ResultTable table = run(full_plan(registry_));
   table.plan_hash = "hash";
-  const auto file = scratch_.path() / "results.csv";
+  const auto file = scratch_ / "results.csv";
   write_results_csv(table, file);
   const ResultTable again = read_results_csv(table.plan, registry_, file);
-  const auto second = scratch_.path() / "second.csv";
+  const auto second = scratch_ / "second.csv";
   write_results_csv(again, second);
   EXPECT_EQ(read_text(second), read_text(file));
 }

@@ -9,6 +9,7 @@
 #include "depthkv/error.h"
 #include "llama/recorded.h"
 #include "llama/tiny_gguf.h"
+#include "support/scratch.h"
 #include "tracer/llama/model.h"
 
 namespace depthkv {
@@ -64,7 +65,7 @@ struct Observed {
   }
 };
 
-class TinyBranches : public testing::TestWithParam<TinyModel> {
+class TinyBranches : public testing::TestWithParam<TinyGguf> {
  protected:
   void SetUp() override {
     write_tiny_gguf(GetParam(), folder_ / "m.gguf");
@@ -86,7 +87,7 @@ class TinyBranches : public testing::TestWithParam<TinyModel> {
     return mask;
   }
 
-  ScratchFolder folder_;
+  ScratchDirectory folder_;
   std::unique_ptr<LlamaModel> model_;
   std::vector<Token> prefix_;
   std::vector<Token> tokens_;
@@ -242,7 +243,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, TinyBranches, testing::Values(tiny_llama
 
 // Attention of layer 0 on random prefixes, batches and masks, against the unmasked rows without the pruned entries.
 RC_GTEST_PROP(BranchesProperty, MaskedRowsAreTheUnmaskedOnesRenormalised, ()) {
-  const ScratchFolder folder;
+  const ScratchDirectory folder;
   write_tiny_gguf({.layers = 1, .query_heads = 6, .kv_heads = 3, .head_dim = 8, .embedding = 48}, folder / "m.gguf");
   LlamaModel model({.model = folder / "m.gguf", .threads = 1, .batch = *rc::gen::inRange(1, 40)});
   const auto prefix =

@@ -7,6 +7,7 @@
 #include "depthkv/error.h"
 #include "llama/recorded.h"
 #include "llama/tiny_gguf.h"
+#include "support/scratch.h"
 
 namespace depthkv {
 namespace {
@@ -29,7 +30,7 @@ class LlamaErrors : public testing::Test {
     write_tiny_gguf(tiny_llama(), folder_ / "m.gguf");
     return open_llama_model({.model = folder_ / "m.gguf", .threads = 1});
   }
-  ScratchFolder folder_;
+  ScratchDirectory folder_;
 };
 
 TEST_F(LlamaErrors, MissingFileAndFolder) {

@@ -9,8 +9,8 @@
 namespace depthkv {
 namespace {
 
-// The attention of one layer as the engine builds it: 8 cells, 3 rows, 4 query heads, 2 KV heads of 16. Nothing is
-// computed.
+// The attention of one layer as the engine builds it: 8 cells,
+// 3 rows, 4 query heads, 2 KV heads of 16. Nothing is computed.
 class AttentionGraph : public testing::Test {
  protected:
   AttentionGraph() : ggml_(ggml_init({1 << 20, nullptr, true})) {

@@ -7,6 +7,7 @@
 #include "depthkv/error.h"
 #include "llama/recorded.h"
 #include "llama/tiny_gguf.h"
+#include "support/scratch.h"
 
 namespace depthkv {
 namespace {
@@ -36,17 +37,17 @@ void expect_attention_matches(const Recorded& recorded) {
   EXPECT_GT(peak, 0.1) << "attention is nearly uniform, so this comparison would pass with wrong queries";
 }
 
-class TinyRecord : public testing::TestWithParam<TinyModel> {
+class TinyRecord : public testing::TestWithParam<TinyGguf> {
  protected:
   std::unique_ptr<Model> open(int batch, int threads = 2) {
     write_tiny_gguf(GetParam(), folder_ / "m.gguf");
     return open_llama_model({.model = folder_ / "m.gguf", .threads = threads, .batch = batch});
   }
-  ScratchFolder folder_;
+  ScratchDirectory folder_;
 };
 
 TEST_P(TinyRecord, CardTellsWhatTheFileSays) {
-  const TinyModel& tiny = GetParam();
+  const TinyGguf& tiny = GetParam();
   const ModelCard card = open(64)->card();
   EXPECT_EQ(card.architecture, tiny.architecture);
   EXPECT_EQ(card.name, "tiny " + tiny.architecture);
@@ -156,7 +157,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, TinyRecord, testing::Values(tiny_llama()
                          [](const auto& test) { return test.param.architecture; });
 
 TEST(Record, OnePromptTokenAndOneHead) {
-  const ScratchFolder folder;
+  const ScratchDirectory folder;
   write_tiny_gguf({.layers = 1, .query_heads = 1, .kv_heads = 1, .head_dim = 32, .embedding = 32}, folder / "m.gguf");
   const auto model = open_llama_model({.model = folder / "m.gguf", .threads = 1});
   const Recorded recorded = record_all(*model, std::vector<Token>{5}, {}, 1, {true});
@@ -165,7 +166,7 @@ TEST(Record, OnePromptTokenAndOneHead) {
 }
 
 TEST(Record, ExceptionsOfTheSinkComeOut) {
-  const ScratchFolder folder;
+  const ScratchDirectory folder;
   write_tiny_gguf(tiny_llama(), folder / "m.gguf");
   const auto model = open_llama_model({.model = folder / "m.gguf", .threads = 1});
   const auto prompt = random_tokens(20, model->card(), 1);

@@ -3,9 +3,9 @@
 
 #include <ggml.h>
 #include <gguf.h>
-#include <unistd.h>
 
 #include <cmath>
+#include <ostream>
 #include <random>
 #include <stdexcept>
 #include <vector>
@@ -15,7 +15,7 @@ namespace {
 
 class Writer {
  public:
-  explicit Writer(const TinyModel& model)
+  explicit Writer(const TinyGguf& model)
       : model_(model),
         random_(model.seed),
         gguf_(gguf_init_empty()),
@@ -103,7 +103,7 @@ class Writer {
     gguf_add_tensor(gguf_, tensor);
   }
 
-  const TinyModel& model_;
+  const TinyGguf& model_;
   std::mt19937 random_;
   gguf_context* gguf_;
   ggml_context* ggml_;
@@ -111,8 +111,10 @@ class Writer {
 
 }  // namespace
 
-TinyModel tiny_llama() { return {}; }
-TinyModel tiny_qwen2() {
+std::ostream& operator<<(std::ostream& out, const TinyGguf& model) { return out << model.architecture; }
+
+TinyGguf tiny_llama() { return {}; }
+TinyGguf tiny_qwen2() {
   return {.architecture = "qwen2",
           .layers = 2,
           .query_heads = 6,
@@ -121,12 +123,12 @@ TinyModel tiny_qwen2() {
           .embedding = 96,
           .seed = 2};
 }
-TinyModel tiny_gemma() {
+TinyGguf tiny_gemma() {
   return {.architecture = "gemma", .query_heads = 2, .kv_heads = 1, .head_dim = 64, .embedding = 64, .seed = 3};
 }
-TinyModel tiny_gemma2() { return {.architecture = "gemma2", .layers = 2, .seed = 4}; }
+TinyGguf tiny_gemma2() { return {.architecture = "gemma2", .layers = 2, .seed = 4}; }
 
-void write_tiny_gguf(const TinyModel& model, const std::filesystem::path& file) { Writer(model).write(file); }
+void write_tiny_gguf(const TinyGguf& model, const std::filesystem::path& file) { Writer(model).write(file); }
 
 std::vector<float> read_tensor(const std::filesystem::path& file, const std::string& name) {
   ggml_context* data = nullptr;
@@ -140,17 +142,6 @@ std::vector<float> read_tensor(const std::filesystem::path& file, const std::str
   gguf_free(gguf);
   ggml_free(data);
   return values;
-}
-
-ScratchFolder::ScratchFolder() {
-  std::string name = (std::filesystem::temp_directory_path() / "depthkv_llama_XXXXXX").string();
-  if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
-  path_ = name;
-}
-
-ScratchFolder::~ScratchFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 }  // namespace depthkv

@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <memory>
+#include <iosfwd>
 #include <string>
 #include <vector>
 
@@ -11,7 +11,7 @@
 
 namespace depthkv {
 
-struct TinyModel {
+struct TinyGguf {
   std::string architecture = "llama";  // llama, qwen2, gemma or gemma2
   int layers = 3;
   int query_heads = 4;
@@ -22,27 +22,15 @@ struct TinyModel {
   int vocabulary = 96;
   std::uint32_t seed = 1;
 };
-TinyModel tiny_llama();
-TinyModel tiny_qwen2();   // with biases on queries, keys and values
-TinyModel tiny_gemma();   // one KV head, heads wider than embedding / heads
-TinyModel tiny_gemma2();  // sliding windows
+std::ostream& operator<<(std::ostream& out, const TinyGguf& model);  // how test names show it
+TinyGguf tiny_llama();
+TinyGguf tiny_qwen2();   // with biases on queries, keys and values
+TinyGguf tiny_gemma();   // one KV head, heads wider than embedding / heads
+TinyGguf tiny_gemma2();  // sliding windows
 
-void write_tiny_gguf(const TinyModel& model, const std::filesystem::path& file);
+void write_tiny_gguf(const TinyGguf& model, const std::filesystem::path& file);
 
 // The values of one tensor of such a file, empty if it has none of that name.
 std::vector<float> read_tensor(const std::filesystem::path& file, const std::string& name);
-
-// A folder that disappears with the test.
-class ScratchFolder {
- public:
-  ScratchFolder();
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  ~ScratchFolder();
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace depthkv

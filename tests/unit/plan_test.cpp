@@ -16,7 +16,7 @@ using testing::HasSubstr;
 class PlanTest : public testing::Test {
  protected:
   Plan load(const std::string& yaml, const Overrides& overrides = {}) {
-    return load_plan(write_text(scratch_.path() / "plan.yaml", yaml), overrides, registry_);
+    return load_plan(write_text(scratch_ / "plan.yaml", yaml), overrides, registry_);
   }
   std::string error(const std::string& yaml, const Overrides& overrides = {}) {
     try {
@@ -86,8 +86,8 @@ TEST_F(PlanTest, FlagsWinOverTheFile) {
 
 TEST_F(PlanTest, PathsAreRelativeToTheFile) {
   const Plan plan = load("trace: {tasks: [tasks/a.jsonl, ../b.jsonl]}");
-  EXPECT_EQ(plan.trace->tasks[0], scratch_.path() / "tasks/a.jsonl");
-  EXPECT_EQ(plan.trace->tasks[1], (scratch_.path() / "../b.jsonl").lexically_normal());
+  EXPECT_EQ(plan.trace->tasks[0], scratch_ / "tasks/a.jsonl");
+  EXPECT_EQ(plan.trace->tasks[1], (scratch_ / "../b.jsonl").lexically_normal());
 }
 
 TEST_F(PlanTest, ErrorsNameLineKeyAndWhatToDo) {
