@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Google Benchmark of every op, on the shapes that models have. depthkv_bench --benchmark_filter=rank
+#include <benchmark/benchmark.h>
+
+#include <numeric>
+
+#include "kernels/cases.h"
+
+namespace depthkv {
+namespace {
+
+void attention_rows(benchmark::State& state, const KernelCase& c) {
+  const KernelInputs in(c, 1);
+  for (auto _ : state)
+    benchmark::DoNotOptimize(ops_for(Device::cpu).attention_rows(in.queries.view(), in.keys.view(), in.positions, {}));
+  state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);
+}
+
+void column_sums(benchmark::State& state, const KernelCase& c) {
+  const KernelInputs in(c, 1);
+  for (auto _ : state) benchmark::DoNotOptimize(ops_for(Device::cpu).column_sums(in.attention.view()));
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(in.attention.values().size_bytes()));
+}
+
+void row_norms(benchmark::State& state, const KernelCase& c) {
+  const KernelInputs in(c, 1);
+  for (auto _ : state) benchmark::DoNotOptimize(ops_for(Device::cpu).row_norms(in.keys.view(), Norm::l2));
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(in.keys.values().size_bytes()));
+}
+
+void rank(benchmark::State& state, const KernelCase& c) {
+  const KernelInputs in(c, 1);
+  const Tensor scores = ops_for(Device::cpu).row_norms(in.keys.view(), Norm::l2);
+  for (auto _ : state) benchmark::DoNotOptimize(ops_for(Device::cpu).rank(scores.view(), {4, 32}));
+  state.SetItemsProcessed(state.iterations() * c.kv_heads * c.tokens);
+}
+
+// One KV head: the unit of work that replay hands to a thread.
+void accumulate_losses(benchmark::State& state, const KernelCase& c) {
+  const KernelInputs in(c, 1);
+  std::vector<std::uint32_t> ranking(static_cast<std::size_t>(c.tokens));
+  std::iota(ranking.begin(), ranking.end(), 0U);
+  LossCurves curves(c.tokens);
+  for (auto _ : state) {
+    ops_for(Device::cpu)
+        .accumulate_losses({in.attention.view().head_range(0, c.group), in.values.view().head_range(0, 1), ranking},
+                           curves);
+  }
+  state.SetItemsProcessed(state.iterations() * c.group * c.rows * c.tokens);
+}
+
+constexpr std::pair<const char*, void (*)(benchmark::State&, const KernelCase&)> kOps[] = {
+    {"attention_rows", attention_rows},
+    {"column_sums", column_sums},
+    {"row_norms", row_norms},
+    {"rank", rank},
+    {"accumulate_losses", accumulate_losses}};
+
+}  // namespace
+}  // namespace depthkv
+
+int main(int argc, char** argv) {
+  for (const auto& [name, run] : depthkv::kOps) {
+    for (const depthkv::KernelCase& c : depthkv::kBenchCases) {
+      benchmark::RegisterBenchmark((std::string(name) + "/" + c.name).c_str(), [run = run, c](benchmark::State& state) {
+        run(state, c);
+      })->Unit(benchmark::kMicrosecond);
+    }
+  }
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// One list of shapes for kernel tests and benchmarks.
+#pragma once
+#include <cstdint>
+#include <ostream>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "depthkv/ops.h"
+
+namespace depthkv {
+
+struct KernelCase {
+  const char* name;
+  int kv_heads;
+  int group;             // query heads per KV head
+  std::int64_t tokens;   // keys
+  std::int64_t rows;     // query rows, the last ones
+  std::int64_t columns;  // d
+};
+inline std::ostream& operator<<(std::ostream& out, const KernelCase& c) { return out << c.name; }
+
+// Small and awkward: one of everything, sizes around lanes, tiles and chunks.
+inline constexpr KernelCase kTestCases[] = {
+    {"one_of_everything", 1, 1, 1, 1, 1},
+    {"one_token_many_heads", 3, 2, 1, 1, 4},
+    {"one_head", 1, 1, 37, 11, 8},
+    {"below_a_lane", 2, 2, 7, 3, 5},
+    {"a_lane", 2, 1, 8, 8, 8},
+    {"above_a_lane", 2, 3, 9, 9, 9},
+    {"ragged", 3, 3, 131, 17, 24},
+    {"no_rows", 2, 2, 16, 0, 8},
+    {"wide", 1, 4, 257, 33, 80},
+};
+
+// What models have: SmolLM2-135M and Llama-3-8B, one layer each.
+inline constexpr KernelCase kBenchCases[] = {
+    {"smollm2_1k", 3, 3, 1024, 64, 64},
+    {"llama3_8k", 8, 4, 8192, 64, 128},
+};
+
+struct KernelInputs {
+  Tensor queries;    // [H, R, d]
+  Tensor keys;       // [Hkv, T, d]
+  Tensor values;     // [Hkv, T, d]
+  Tensor attention;  // [H, R, T], by the reference
+  std::vector<std::int32_t> positions;
+  SoftmaxSpec spec;
+
+  KernelInputs(const KernelCase& c, std::uint64_t seed)
+      : queries(c.kv_heads * c.group, c.rows, c.columns),
+        keys(c.kv_heads, c.tokens, c.columns),
+        values(c.kv_heads, c.tokens, c.columns) {
+    std::mt19937_64 random(seed);
+    fill(queries.values(), random);
+    fill(keys.values(), random);
+    fill(values.values(), random);
+    for (std::int64_t r = 0; r < c.rows; ++r) positions.push_back(static_cast<std::int32_t>(c.tokens - c.rows + r));
+    attention = ops_for(Device::cpu).attention_rows(queries.view(), keys.view(), positions, spec);
+  }
+
+  static void fill(std::span<float> values, std::mt19937_64& random) {
+    std::normal_distribution<float> normal;
+    for (float& x : values) x = normal(random);
+  }
+};
+
+}  // namespace depthkv

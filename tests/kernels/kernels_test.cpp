@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every op against its reference over one list of cases, and the promises of its contract.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "depthkv/error.h"
+#include "kernels/cases.h"
+
+namespace depthkv {
+namespace {
+
+const Ops& slow() { return ops_for(Device::reference); }
+const Ops& fast() { return ops_for(Device::cpu); }
+
+// Fails on NaN, too.
+void expect_near(std::span<const float> a, std::span<const float> b, double absolute, double relative) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    ASSERT_TRUE(difference <= absolute + relative * std::abs(static_cast<double>(b[i])))
+        << i << ": " << a[i] << ' ' << b[i];
+  }
+}
+
+class KernelTest : public testing::TestWithParam<KernelCase> {
+ protected:
+  KernelInputs in_{GetParam(), 7};
+};
+INSTANTIATE_TEST_SUITE_P(Cases, KernelTest, testing::ValuesIn(kTestCases),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(KernelTest, AttentionRows) {
+  for (const SoftmaxSpec spec : {SoftmaxSpec{}, SoftmaxSpec{0.125, 0}, SoftmaxSpec{2.0, 5.0}}) {
+    const Tensor a = fast().attention_rows(in_.queries.view(), in_.keys.view(), in_.positions, spec);
+    const Tensor b = slow().attention_rows(in_.queries.view(), in_.keys.view(), in_.positions, spec);
+    expect_near(a.values(), b.values(), 1e-6, 1e-4);  // float exponentials of logits up to 2 d
+    for (std::int64_t h = 0; h < a.heads(); ++h) {
+      for (std::int64_t r = 0; r < a.rows(); ++r) {
+        const auto row = a.row(h, r);
+        EXPECT_NEAR(std::accumulate(row.begin(), row.end(), 0.0), 1.0, 1e-5);
+        const auto seen = static_cast<std::size_t>(in_.positions[static_cast<std::size_t>(r)]) + 1;
+        for (std::size_t j = seen; j < row.size(); ++j) EXPECT_EQ(row[j], 0.0F);
+      }
+    }
+  }
+}
+
+TEST_P(KernelTest, AttentionRowsDoNotDependOnTheirNeighbours) {
+  const Tensor all = fast().attention_rows(in_.queries.view(), in_.keys.view(), in_.positions, {});
+  for (std::int64_t r = 0; r < all.rows(); ++r) {
+    const std::vector<std::int32_t> position{in_.positions[static_cast<std::size_t>(r)]};
+    const Tensor one = fast().attention_rows(in_.queries.view().row_range(r, 1), in_.keys.view(), position, {});
+    for (std::int64_t h = 0; h < all.heads(); ++h)
+      EXPECT_TRUE(std::ranges::equal(one.row(h, 0), all.row(h, r))) << h << ' ' << r;
+  }
+}
+
+TEST_P(KernelTest, ColumnSumsAreTheSameBits) {
+  const Tensor a = fast().column_sums(in_.attention.view());
+  const Tensor b = slow().column_sums(in_.attention.view());
+  EXPECT_TRUE(std::ranges::equal(a.values(), b.values()));
+  EXPECT_EQ(a.heads(), in_.attention.heads());
+  EXPECT_EQ(a.columns(), in_.attention.columns());
+}
+
+TEST_P(KernelTest, RowNorms) {
+  for (const Norm norm : {Norm::l1, Norm::l2})
+    expect_near(fast().row_norms(in_.keys.view(), norm).values(), slow().row_norms(in_.keys.view(), norm).values(), 0,
+                1e-7);
+}
+
+TEST_P(KernelTest, AccumulateLosses) {
+  const KernelCase& c = GetParam();
+  const std::int64_t tokens = c.tokens - c.tokens / 4;  // the rest can't be pruned
+  std::vector<std::uint32_t> ranking(static_cast<std::size_t>(tokens));
+  std::iota(ranking.begin(), ranking.end(), 0U);
+  std::shuffle(ranking.begin(), ranking.end(), std::mt19937_64(3));
+  for (int g = 0; g < c.kv_heads; ++g) {
+    const LossInput input{in_.attention.view().head_range(g * c.group, c.group), in_.values.view().head_range(g, 1),
+                          ranking};
+    LossCurves a(tokens);
+    LossCurves b(tokens);
+    fast().accumulate_losses(input, a);
+    slow().accumulate_losses(input, b);
+    ASSERT_EQ(a.rows, b.rows);
+    EXPECT_EQ(a.rows, c.group * c.rows);
+    EXPECT_NEAR(a.energy, b.energy, 1e-5 * (1 + b.energy));
+    for (std::size_t k = 0; k < a.mass.size(); ++k) {
+      ASSERT_NEAR(a.mass[k], b.mass[k], 1e-5 * static_cast<double>(1 + a.rows)) << k;
+      // Where next to no mass is kept, o' is a quotient of two small numbers.
+      ASSERT_NEAR(a.error[k], b.error[k], 2e-3 * (1e-3 + b.error[k])) << k;
+      ASSERT_GE(a.mass[k], a.mass[k > 0 ? k - 1 : 0] - 1e-6 * static_cast<double>(a.rows));
+    }
+    EXPECT_EQ(a.mass.back(), static_cast<double>(a.rows));
+    EXPECT_EQ(a.error.back(), 0.0);
+  }
+}
+
+// The curve at k is what removing the other entries and renormalising gives.
+TEST_P(KernelTest, LossesAreThoseOfTheSetItself) {
+  const KernelCase& c = GetParam();
+  std::vector<std::uint32_t> ranking(static_cast<std::size_t>(c.tokens));
+  std::iota(ranking.rbegin(), ranking.rend(), 0U);
+  LossCurves curves(c.tokens);
+  fast().accumulate_losses({in_.attention.view().head_range(0, c.group), in_.values.view().head_range(0, 1), ranking},
+                           curves);
+  for (const std::size_t k : {ranking.size() / 3, ranking.size() / 2, ranking.size()}) {
+    double mass = 0;
+    double error = 0;
+    for (int h = 0; h < c.group; ++h) {
+      for (std::int64_t r = 0; r < c.rows; ++r) {
+        const auto row = in_.attention.row(h, r);
+        double kept = 0;
+        std::vector<double> full(static_cast<std::size_t>(c.columns));
+        std::vector<double> pruned(full.size());
+        for (std::size_t rank = 0; rank < ranking.size(); ++rank) {
+          const double a = static_cast<double>(row[ranking[rank]]);
+          if (rank < k) kept += a;
+          for (std::size_t d = 0; d < full.size(); ++d) {
+            const double part = a * static_cast<double>(in_.values.row(0, ranking[rank])[d]);
+            full[d] += part;
+            if (rank < k) pruned[d] += part;
+          }
+        }
+        mass += kept;
+        for (std::size_t d = 0; d < full.size(); ++d) {
+          const double kept_output = kept > kNoMass ? pruned[d] / kept : 0;
+          error += (kept_output - full[d]) * (kept_output - full[d]);
+        }
+      }
+    }
+    EXPECT_NEAR(curves.mass[k], mass, 1e-5 * (1 + mass));
+    EXPECT_NEAR(curves.error[k], error, 2e-3 * (1e-3 + error));
+  }
+}
+
+TEST(KernelEdges, NanIsNeverSwallowed) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const Ops* ops : {&slow(), &fast()}) {
+    KernelInputs in({"nan", 1, 2, 16, 4, 8}, 1);
+    in.queries.row(1, 2)[3] = nan;
+    const Tensor rows = ops->attention_rows(in.queries.view(), in.keys.view(), in.positions, {});
+    EXPECT_TRUE(std::isnan(rows.row(1, 2)[0]));
+    EXPECT_FALSE(std::isnan(rows.row(1, 1)[0]));
+    EXPECT_FALSE(std::isnan(rows.row(0, 2)[0]));
+    EXPECT_TRUE(std::isnan(ops->column_sums(rows.view()).row(1, 0)[0]));
+    in.keys.row(0, 5)[7] = nan;
+    for (const Norm norm : {Norm::l1, Norm::l2}) {
+      const Tensor norms = ops->row_norms(in.keys.view(), norm);
+      EXPECT_TRUE(std::isnan(norms.row(0, 0)[5]));
+      EXPECT_FALSE(std::isnan(norms.row(0, 0)[4]));
+    }
+    Tensor scores(1, 1, 3);
+    scores.row(0, 0)[1] = nan;
+    EXPECT_THROW(ops->rank(scores.view(), {}), Error);
+  }
+}
+
+TEST(Rank, TiesInfinitiesAndSignedZerosFollowTheContract) {
+  const float inf = std::numeric_limits<float>::infinity();
+  Tensor scores(1, 1, 8);
+  const std::vector<float> values{0.0F, 2.0F, -inf, -0.0F, 2.0F, inf, -1.0F, 0.0F};
+  std::copy(values.begin(), values.end(), scores.values().begin());
+  for (const Ops* ops : {&slow(), &fast()}) {
+    const auto order = [&](Protect protect) {
+      const Ranking ranking = ops->rank(scores.view(), protect);
+      return std::vector<std::uint32_t>(ranking.head(0).begin(), ranking.head(0).end());
+    };
+    EXPECT_THAT(order({0, 0}), testing::ElementsAre(5, 1, 4, 0, 3, 7, 6, 2));
+    EXPECT_THAT(order({2, 2}), testing::ElementsAre(0, 1, 6, 7, 5, 4, 3, 2));
+    EXPECT_THAT(order({6, 6}), testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
+    EXPECT_THAT(order({100, 100}), testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+}
+
+RC_GTEST_PROP(RankProperty, FastOrderIsTheReferenceOrder, ()) {
+  const auto heads = *rc::gen::inRange<std::int64_t>(1, 4);
+  const auto tokens = *rc::gen::inRange<std::int64_t>(1, 300);
+  // Few distinct values, so that ties are the rule.
+  const auto values =
+      *rc::gen::container<std::vector<int>>(static_cast<std::size_t>(heads * tokens), rc::gen::inRange(-3, 4));
+  Tensor scores(heads, 1, tokens);
+  std::copy(values.begin(), values.end(), scores.values().begin());
+  const Protect protect{*rc::gen::inRange<std::int64_t>(0, 20), *rc::gen::inRange<std::int64_t>(0, 20)};
+  const Ranking a = fast().rank(scores.view(), protect);
+  const Ranking b = slow().rank(scores.view(), protect);
+  for (std::int64_t h = 0; h < heads; ++h) {
+    RC_ASSERT(std::ranges::equal(a.head(h), b.head(h)));
+    std::vector<std::uint32_t> sorted(a.head(h).begin(), a.head(h).end());
+    std::sort(sorted.begin(), sorted.end());
+    for (std::uint32_t j = 0; j < sorted.size(); ++j) RC_ASSERT(sorted[j] == j);
+  }
+}
+
+RC_GTEST_PROP(AccumulateLossesProperty, CallsAddUp, ()) {
+  const KernelCase c{"random",
+                     1,
+                     *rc::gen::inRange(1, 4),
+                     *rc::gen::inRange<std::int64_t>(2, 90),
+                     *rc::gen::inRange<std::int64_t>(1, 3),
+                     *rc::gen::inRange<std::int64_t>(1, 40)};
+  const KernelInputs in(c, *rc::gen::arbitrary<std::uint64_t>());
+  std::vector<std::uint32_t> ranking(static_cast<std::size_t>(*rc::gen::inRange<std::int64_t>(1, c.tokens)));
+  std::iota(ranking.begin(), ranking.end(), 0U);
+  LossCurves together(static_cast<std::int64_t>(ranking.size()));
+  LossCurves apart = together;
+  LossCurves reference = together;
+  fast().accumulate_losses({in.attention.view(), in.values.view(), ranking}, together);
+  slow().accumulate_losses({in.attention.view(), in.values.view(), ranking}, reference);
+  for (std::int64_t r = 0; r < c.rows; ++r)
+    fast().accumulate_losses({in.attention.view().row_range(r, 1), in.values.view(), ranking}, apart);
+  RC_ASSERT(together.rows == apart.rows);
+  for (std::size_t k = 0; k < together.mass.size(); ++k) {
+    RC_ASSERT(std::abs(together.mass[k] - apart.mass[k]) <= 1e-5 * static_cast<double>(1 + together.rows));
+    RC_ASSERT(std::abs(together.error[k] - apart.error[k]) <= 2e-3 * (1e-3 + apart.error[k]));
+    RC_ASSERT(std::abs(together.error[k] - reference.error[k]) <= 2e-3 * (1e-3 + reference.error[k]));
+  }
+}
+
+}  // namespace
+}  // namespace depthkv
