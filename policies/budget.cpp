@@ -57,40 +57,43 @@ void check_share(std::int64_t total, std::span<const double> weights, std::span<
   }
 }
 
-// Real-valued water filling: floor + weight * level, clipped
-// at the cap, with the level chosen so that the sum is exact.
+// Real-valued water filling: clamp(level * weight, floor, cap) with the level that makes the sum exact. Each round
+// fixes the units that break the limit that is broken by more in total; those are final (as CSS resolves flexible
+// lengths).
 std::vector<double> water_fill(std::int64_t total, std::span<const double> weights,
                                std::span<const std::int64_t> floors, std::span<const std::int64_t> caps) {
-  std::vector<double> share(floors.begin(), floors.end());
-  std::vector<bool> open(weights.size(), true);
-  const bool any_weight = std::any_of(weights.begin(), weights.end(), [](double w) { return w > 0; });
-  double left = static_cast<double>(total - std::accumulate(floors.begin(), floors.end(), std::int64_t{0}));
-  while (left > 0) {
+  const std::size_t units = weights.size();
+  std::vector<double> weight(weights.begin(), weights.end());
+  std::vector<double> share(units);
+  std::vector<bool> open(units, true);
+  auto left = static_cast<double>(total);
+  while (true) {
     double weight_sum = 0;
-    const auto weight = [&](std::size_t u) { return any_weight ? weights[u] : 1.0; };
-    for (std::size_t u = 0; u < weights.size(); ++u) weight_sum += open[u] ? weight(u) : 0.0;
-    // Every unit with weight is full: what is left goes evenly to the others, as if they had weight.
-    if (weight_sum == 0) {
-      std::vector<double> rest(weights.size());
-      for (std::size_t u = 0; u < weights.size(); ++u) rest[u] = share[u] < static_cast<double>(caps[u]) ? 1.0 : 0.0;
-      return water_fill(total, rest, std::vector<std::int64_t>(share.begin(), share.end()), caps);
+    for (std::size_t u = 0; u < units; ++u) weight_sum += open[u] ? weight[u] : 0.0;
+    if (weight_sum == 0) {  // what no weight asks for goes evenly to those with room
+      std::fill(weight.begin(), weight.end(), 1.0);
+      weight_sum = static_cast<double>(std::count(open.begin(), open.end(), true));
+      if (weight_sum == 0) return share;
     }
-    bool clipped = false;
-    double spent = 0;
-    for (std::size_t u = 0; u < weights.size(); ++u) {
-      const double room = static_cast<double>(caps[u]) - share[u];
-      if (!open[u] || left * weight(u) / weight_sum < room) continue;
-      share[u] = static_cast<double>(caps[u]);
-      spent += room;
+    double above = 0;
+    double below = 0;
+    for (std::size_t u = 0; u < units; ++u) {
+      if (!open[u]) continue;
+      share[u] = left * weight[u] / weight_sum;
+      above += std::max(0.0, share[u] - static_cast<double>(caps[u]));
+      below += std::max(0.0, static_cast<double>(floors[u]) - share[u]);
+    }
+    if (above == 0 && below == 0) return share;
+    double fixed = 0;
+    for (std::size_t u = 0; u < units; ++u) {
+      const auto limit = static_cast<double>(above >= below ? caps[u] : floors[u]);
+      if (!open[u] || (above >= below ? share[u] <= limit : share[u] >= limit)) continue;
       open[u] = false;
-      clipped = true;
+      share[u] = limit;
+      fixed += limit;
     }
-    left -= spent;
-    if (clipped) continue;
-    for (std::size_t u = 0; u < weights.size(); ++u) share[u] += open[u] ? left * weight(u) / weight_sum : 0.0;
-    break;
+    left -= fixed;
   }
-  return share;
 }
 
 }  // namespace

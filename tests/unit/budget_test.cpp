@@ -44,6 +44,14 @@ TEST(ShareOut, RefillsWhatCapsPushBack) {
             (std::vector<std::int64_t>{4, 10, 10, 10}));  // weight 0 gets what's left
 }
 
+// A floor is a lower limit, not a head start: it changes nothing where the share is above it anyway.
+TEST(ShareOut, LimitsThatDoNotBindChangeNothing) {
+  const std::vector<double> weights{1, 2, 3};
+  const std::vector<std::int64_t> caps{60, 60, 60};
+  EXPECT_EQ(share_out(60, weights, std::vector<std::int64_t>{5, 5, 5}, caps), (std::vector<std::int64_t>{10, 20, 30}));
+  EXPECT_EQ(share_out(60, weights, std::vector<std::int64_t>{15, 5, 5}, caps), (std::vector<std::int64_t>{15, 18, 27}));
+}
+
 TEST(ShareOut, RejectsWhatCannotBe) {
   const std::vector<std::int64_t> floors{1, 1};
   const std::vector<std::int64_t> caps{2, 2};
@@ -69,6 +77,16 @@ RC_GTEST_PROP(ShareOutProperty, IsExactAndWithinLimits, ()) {
   const auto shares = share_out(total, weights, floors, caps);
   RC_ASSERT(std::accumulate(shares.begin(), shares.end(), std::int64_t{0}) == total);
   for (std::size_t u = 0; u < units; ++u) RC_ASSERT(shares[u] >= floors[u] && shares[u] <= caps[u]);
+  // One level serves all: where neither of two units is at a limit, their shares are as their weights, within rounding.
+  for (std::size_t u = 1; u < units; ++u) {
+    const auto free = [&](std::size_t i) {
+      return weights[i] > 0 && shares[i] > floors[i] + 1 && shares[i] < caps[i] - 1;
+    };
+    if (!free(u) || !free(u - 1)) continue;
+    const double level = static_cast<double>(shares[u]) / weights[u];
+    RC_ASSERT(std::abs(level * weights[u - 1] - static_cast<double>(shares[u - 1])) <=
+              1.01 * (1 + weights[u - 1] / weights[u]));
+  }
 }
 
 }  // namespace
