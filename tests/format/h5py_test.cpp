@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Traces are for everybody: h5py alone opens index.h5 and reads every dataset.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "support/command.h"
+#include "support/scratch.h"
+#include "support/synthetic_trace.h"
+
+namespace depthkv {
+namespace {
+
+TEST(H5py, ReadsEveryDatasetThroughTheIndex) {
+  const char* python = std::getenv("DEPTHKV_PYTHON");
+  ASSERT_NE(python, nullptr)
+      << "DEPTHKV_PYTHON names a Python with h5py; scripts/setup makes one, scripts/env.sh sets it";
+  const ScratchDirectory scratch;
+  SyntheticTrace options;
+  for (const Codec codec : {Codec::none, Codec::deflate}) {
+    options.id = codec == Codec::none ? "plain, with a space" : "deflated";
+    options.codec = codec;
+    options.attention = true;
+    write_synthetic_trace(scratch.path(), options);
+  }
+  write_trace_index(scratch.path());
+  const std::string script = std::string(DEPTHKV_SOURCE_DIR) + "/tests/format/read_with_h5py.py";
+  const CommandResult result = run_command({python, script, scratch.path().string()});
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_EQ(result.output, std::to_string(2 * (3 * 5 + 14)) + "\n");  // 5 datasets a layer, 14 a sample
+}
+
+}  // namespace
+}  // namespace depthkv

@@ -1,0 +1,81 @@
+"""Opens index.h5 with h5py alone and reads every dataset of every sample, as traces/FORMAT.md says they are.
+
+usage: read_with_h5py.py TRACE_SET
+Prints the number of datasets read; exits 1 on anything that isn't as specified.
+"""
+import pathlib
+import sys
+
+import h5py
+import numpy
+
+
+def check(condition, message):
+    if not condition:
+        sys.exit(f"read_with_h5py: {message}")
+
+
+def text(attributes, name):
+    """Text attributes are fixed-length UTF-8, which h5py hands over as bytes."""
+    return attributes[name].decode("utf-8")
+
+
+def read_all(group):
+    datasets = []
+    group.visititems(lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None)
+    for name in datasets:
+        group[name][()]
+    return datasets
+
+
+def softmax_rows(queries, keys, positions, scale):
+    """Causal attention rows recomputed from queries [R, H, d] and keys [T, Hkv, d]: [H, R, T]."""
+    group = queries.shape[1] // keys.shape[1]
+    spread = numpy.repeat(keys.astype(numpy.float64), group, axis=1)
+    logits = scale * numpy.einsum("rhd,thd->hrt", queries.astype(numpy.float64), spread)
+    logits[:, numpy.arange(keys.shape[0])[None, :] > positions[:, None]] = -numpy.inf
+    weights = numpy.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def check_sample(sample):
+    tokens = sample["sample/tokens"][()]
+    geometry = sample["model/layers"][()]
+    rows = sample["query_rows"][()]
+    prompt_end = sample["sample"].attrs["prompt_end"]
+    check(text(sample.attrs, "format") == "depthkv-trace", "format of a sample")
+    check(len(sample["sample/text_offsets"]) == prompt_end, "one text offset per prompt token")
+    sample["sample/prompt_text"][()].decode("utf-8")
+    for layer, (query_heads, kv_heads, head_dim) in enumerate(geometry):
+        group = sample[f"layers/{layer}"]
+        for name, shape, kind in (
+            ("keys", (len(tokens), kv_heads, head_dim), "f2"),
+            ("values", (len(tokens), kv_heads, head_dim), "f2"),
+            ("queries", (len(rows), query_heads, head_dim), "f2"),
+            ("column_sums", (2, query_heads, prompt_end), "f4"),
+            ("attention", (query_heads, len(tokens), len(tokens)), "f2"),
+        ):
+            if name not in group:
+                continue
+            check(group[name].shape == shape, f"layers/{layer}/{name} is {group[name].shape}, expected {shape}")
+            check(group[name].dtype == numpy.dtype(kind), f"layers/{layer}/{name} is {group[name].dtype}")
+        if "attention" in group:
+            recomputed = softmax_rows(group["queries"][()], group["keys"][()], rows, sample["model"].attrs["attention_scale"])
+            recorded = group["attention"][()][:, rows, :].astype(numpy.float64)
+            check(abs(recomputed - recorded).max() <= 2e-3, f"layers/{layer}/attention isn't the softmax of queries and keys")
+
+
+def main():
+    directory = pathlib.Path(sys.argv[1])
+    total = 0
+    with h5py.File(directory / "index.h5", "r") as index:
+        check(text(index.attrs, "format") == "depthkv-index", "format of index.h5")
+        samples = index["samples"]
+        check(len(samples) == index.attrs["count"], f"{len(samples)} links, count says {index.attrs['count']}")
+        for name in samples:
+            total += len(read_all(samples[name]))
+            check_sample(samples[name])
+    print(total)
+
+
+main()
