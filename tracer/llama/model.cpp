@@ -20,6 +20,7 @@ LlamaModelHandle load(const LlamaOptions& options) {
   start_engine();
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = options.gpu_layers;
+  params.use_extra_bufts = false;  // weights as in the file: NOTES.md, "Repacked weights"
   engine_complaint();
   LlamaModelHandle model(llama_model_load_from_file(options.model.c_str(), params));
   if (!model)
