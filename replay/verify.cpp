@@ -86,13 +86,16 @@ class SampleCheck {
     const std::vector<Token> fed = slice(cut_, sample_.size() - 1);
     const std::int64_t first = std::max<std::int64_t>(0, sample_.segments.prompt_end - 1 - cut_);
     for (VerifyRow& row : rows_) row.scored_tokens = static_cast<std::int64_t>(fed.size()) - first;
+    std::vector<std::vector<float>> full;  // logits of branch 0, [step from `first`]
     if (!rows_.empty() && rows_[0].scored_tokens > 0)
-      branches.score(fed, first, [&](std::int64_t, std::span<const std::span<const float>> logits) {
-        const std::size_t best = argmax(logits[0]);
-        for (std::size_t c = 0; c < rows_.size(); ++c) {
-          rows_[c].kl += kl_divergence(logits[0], logits[c + 1]);
-          rows_[c].top1 += argmax(logits[c + 1]) == best ? 1.0 : 0.0;
+      branches.score(fed, first, [&](std::size_t branch, std::int64_t step, std::span<const float> logits) {
+        if (branch == 0) {
+          full.emplace_back(logits.begin(), logits.end());
+          return;
         }
+        const std::vector<float>& expected = full[static_cast<std::size_t>(step - first)];
+        rows_[branch - 1].kl += kl_divergence(expected, logits);
+        rows_[branch - 1].top1 += argmax(logits) == argmax(expected) ? 1.0 : 0.0;
       });
     for (VerifyRow& row : rows_) {
       const bool any = row.scored_tokens > 0;
@@ -110,17 +113,13 @@ class SampleCheck {
     const std::int64_t counted = static_cast<std::int64_t>(fed.size()) - first;
     for (VerifyRow& row : rows_) row.nll = row.nll_full = reference.empty() || counted < 1 ? kNone : 0.0;
     if (reference.empty() || counted < 1) return;
-    branches.score(fed, first, [&](std::int64_t step, std::span<const std::span<const float>> logits) {
+    double full = 0;
+    branches.score(fed, first, [&](std::size_t branch, std::int64_t step, std::span<const float> logits) {
       const auto target = static_cast<std::size_t>(reference[static_cast<std::size_t>(step + 1 - offset)]);
-      const auto loss = [&](std::span<const float> x) {
-        return (log_sum_exp(x) - static_cast<double>(x[target])) / static_cast<double>(counted);
-      };
-      const double full = loss(logits[0]);
-      for (std::size_t c = 0; c < rows_.size(); ++c) {
-        rows_[c].nll += loss(logits[c + 1]);
-        rows_[c].nll_full += full;
-      }
+      const double loss = (log_sum_exp(logits) - static_cast<double>(logits[target])) / static_cast<double>(counted);
+      (branch == 0 ? full : rows_[branch - 1].nll) += loss;
     });
+    for (VerifyRow& row : rows_) row.nll_full = full;
   }
 
   void take_score(Branches& branches, const std::vector<Token>& lead) {

@@ -40,10 +40,11 @@ class Branches {
  public:
   virtual ~Branches() = default;
 
-  // Feeds the same tokens to every branch. visit(step, logits): logits[b] are those of
-  // branch b after tokens[step], valid during the call; steps rise from 0. Only steps
-  // >= first_visited are visited. Afterwards every branch is back at the prefix.
-  using Visit = std::function<void(std::int64_t step, std::span<const std::span<const float>> logits)>;
+  // Feeds the same tokens to one branch after the other, each in the same place of the cache, so that branches with
+  // equal masks give equal bits (docs/decisions/006). visit(branch, step, logits): logits after tokens[step], valid
+  // during the call. Branches and, within each, steps rise; only steps >= first_visited are visited. Afterwards every
+  // branch is back at the prefix.
+  using Visit = std::function<void(std::size_t branch, std::int64_t step, std::span<const float> logits)>;
   virtual void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) = 0;
 
   // Feeds `lead` to every branch, then decodes greedily (ties to the lower token) until an end token or max_tokens.

@@ -104,7 +104,7 @@ TEST_F(LlamaErrors, MoreTokensThanTheCapacity) {
   const auto prefix = random_tokens(10, model->card(), 1);
   const std::vector<KeepMask> masks{KeepMask::everything(model->card())};
   const auto branches = model->branch(prefix, masks, 4);
-  EXPECT_THROW(branches->score(random_tokens(5, model->card(), 2), 0, [](auto, auto) {}), Error);
+  EXPECT_THROW(branches->score(random_tokens(5, model->card(), 2), 0, [](auto...) {}), Error);
   EXPECT_THROW(branches->generate(random_tokens(3, model->card(), 2), 3), Error);
   EXPECT_NO_THROW(branches->generate(random_tokens(3, model->card(), 2), 2));
 }

@@ -219,14 +219,12 @@ class TinyBranches : public Branches {
       : weights_(std::move(weights)), prefix_(std::move(prefix)), masks_(std::move(masks)) {}
 
   void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) override {
-    std::vector<State> states(masks_.size(), prefix_);
-    for (std::size_t s = 0; s < tokens.size(); ++s) {
-      std::vector<Step> steps;
-      std::vector<std::span<const float>> logits;
-      for (std::size_t b = 0; b < masks_.size(); ++b)
-        steps.push_back(advance(*weights_, states[b], tokens[s], &masks_[b]));
-      for (const Step& step : steps) logits.emplace_back(step.logits);
-      if (static_cast<std::int64_t>(s) >= first_visited) visit(static_cast<std::int64_t>(s), logits);
+    for (std::size_t b = 0; b < masks_.size(); ++b) {
+      State state = prefix_;
+      for (std::int64_t s = 0; s < static_cast<std::int64_t>(tokens.size()); ++s) {
+        const Step step = advance(*weights_, state, tokens[static_cast<std::size_t>(s)], &masks_[b]);
+        if (s >= first_visited) visit(b, s, step.logits);
+      }
     }
   }
 

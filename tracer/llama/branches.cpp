@@ -16,11 +16,10 @@ constexpr std::int64_t kLogitBytes = std::int64_t{64} << 20;  // the engine's lo
 
 int sequence_of(std::size_t branch) { return static_cast<int>(branch) + 1; }
 
-std::int64_t rows_per_batch(const ModelCard& card, std::size_t branches, int batch) {
-  const auto count = static_cast<std::int64_t>(branches);
+// Rows of one branch per decode.
+std::int64_t rows_per_batch(const ModelCard& card, int batch) {
   const std::int64_t fitting = kLogitBytes / (std::max<std::int64_t>(card.vocabulary, 1) * 4);
-  const std::int64_t steps = std::max<std::int64_t>(1, std::min<std::int64_t>(batch, fitting) / count);
-  return steps * count;
+  return std::max<std::int64_t>(1, std::min<std::int64_t>(batch, fitting));
 }
 
 SessionOptions session_options(const ModelCard& card, std::int64_t prefix, std::size_t branches, std::int64_t capacity,
@@ -31,9 +30,10 @@ SessionOptions session_options(const ModelCard& card, std::int64_t prefix, std::
     throw InputError(
         fmt::format("a prefix of {} tokens and {} more do not fit the context of {}, {} tokens; shorten the prompt",
                     prefix, capacity, card.name, card.context_length));
-  const std::int64_t rows = rows_per_batch(card, branches, options.batch);
-  return {.cells = prefix + static_cast<std::int64_t>(branches) * std::max<std::int64_t>(capacity, 1),
-          .batch = std::max<std::int64_t>(std::min<std::int64_t>(options.batch, std::max(prefix, rows)), rows),
+  const auto count = static_cast<std::int64_t>(branches);
+  const std::int64_t rows = std::max(rows_per_batch(card, options.batch), count);
+  return {.cells = prefix + count * std::max<std::int64_t>(capacity, 1),
+          .batch = std::max(std::min<std::int64_t>(options.batch, prefix), rows),
           .outputs = rows,
           .sequences = static_cast<int>(branches) + 1,
           .threads = options.threads,
@@ -71,23 +71,26 @@ LlamaBranches::LlamaBranches(llama_model* model, const ModelCard& card, std::spa
       session_(model, session_options(card_, prefix_, branches_, capacity, options_)) {
   prefill(prefix);
   for (std::size_t b = 0; b < branches_; ++b) session_.copy_sequence(0, sequence_of(b));
-  std::vector<Watcher*> watchers{&mask_};
-  if (options_.observer) {
+  if (options_.observer)
     observer_.emplace(card_, options_.observer, Capture::Wanted{false, std::vector<bool>(card_.layers.size(), true)});
-    watchers.push_back(&*observer_);
-  }
+}
+
+// One branch at a time fills the cells right after the prefix; branches that decode together can't all.
+void LlamaBranches::watch(bool one_branch) {
+  std::vector<Watcher*> watchers{&mask_};
+  if (one_branch) watchers.push_back(&cells_);
+  if (observer_) watchers.push_back(&*observer_);
   session_.watch(watchers);
 }
 
 void LlamaBranches::prefill(std::span<const Token> prefix) {
-  CellCheck cells;
-  session_.watch({&cells});
+  session_.watch({&cells_});
   for (std::int64_t first = 0; first < prefix_; first += session_.batch()) {
     std::vector<BatchRow> rows;
     for (std::int64_t p = first; p < std::min(prefix_, first + session_.batch()); ++p)
       rows.push_back({.token = prefix[static_cast<std::size_t>(p)], .position = p});
     rows.back().logits = true;
-    cells.expect(first, static_cast<std::int64_t>(rows.size()));
+    cells_.expect(first, static_cast<std::int64_t>(rows.size()));
     session_.decode(rows);
     const auto logits = session_.logits(rows.size() - 1);
     prefix_logits_.assign(logits.begin(), logits.end());
@@ -103,34 +106,34 @@ void LlamaBranches::decode(std::span<const BatchRow> rows) {
   std::vector<std::size_t> branch_of_row;
   for (const BatchRow& row : rows) branch_of_row.push_back(static_cast<std::size_t>(row.sequence) - 1);
   mask_.expect(std::move(branch_of_row));
+  cells_.expect(rows.front().position, static_cast<std::int64_t>(rows.size()));
   // The engine's cache is never narrower than what the prefix fills.
   if (observer_) observer_->expect(rows.front().position, static_cast<std::int64_t>(rows.size()), prefix_);
   session_.decode(rows);
 }
 
-void LlamaBranches::feed(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) {
-  const std::size_t steps = static_cast<std::size_t>(rows_per_batch(card_, branches_, options_.batch)) / branches_;
-  std::vector<std::span<const float>> logits(branches_);
+void LlamaBranches::feed(std::size_t branch, std::span<const Token> tokens, std::int64_t first_visited,
+                         const Visit& visit) {
+  const auto steps = static_cast<std::size_t>(rows_per_batch(card_, options_.batch));
   for (std::size_t begin = 0; begin < tokens.size(); begin += steps) {
-    const std::size_t end = std::min(tokens.size(), begin + steps);
     std::vector<BatchRow> rows;
-    for (std::size_t step = begin; step < end; ++step)
-      for (std::size_t b = 0; b < branches_; ++b)
-        rows.push_back({tokens[step], prefix_ + static_cast<std::int64_t>(step), sequence_of(b),
-                        static_cast<std::int64_t>(step) >= first_visited});
+    for (std::size_t step = begin; step < std::min(tokens.size(), begin + steps); ++step)
+      rows.push_back({tokens[step], prefix_ + static_cast<std::int64_t>(step), sequence_of(branch),
+                      static_cast<std::int64_t>(step) >= first_visited});
     decode(rows);
-    for (std::size_t step = begin; step < end; ++step) {
-      if (static_cast<std::int64_t>(step) < first_visited) continue;
-      for (std::size_t b = 0; b < branches_; ++b) logits[b] = session_.logits((step - begin) * branches_ + b);
-      visit(static_cast<std::int64_t>(step), logits);
-    }
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      if (rows[i].logits) visit(branch, static_cast<std::int64_t>(begin + i), session_.logits(i));
   }
 }
 
 void LlamaBranches::score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) {
   check_room(tokens.size());
   const Rewind rewind(*this);
-  feed(tokens, first_visited, visit);
+  watch(true);
+  for (std::size_t b = 0; b < branches_; ++b) {
+    feed(b, tokens, first_visited, visit);
+    session_.rewind(sequence_of(b), prefix_);
+  }
 }
 
 std::vector<std::vector<Token>> LlamaBranches::generate(std::span<const Token> lead, std::int64_t max_tokens) {
@@ -142,10 +145,10 @@ std::vector<std::vector<Token>> LlamaBranches::generate(std::span<const Token> l
   std::vector<std::size_t> open;  // branches that go on
   std::vector<Token> next(branches_, greedy(prefix_logits_));
   for (std::size_t b = 0; b < branches_; ++b) open.push_back(b);
-  feed(lead, static_cast<std::int64_t>(lead.size()) - 1,
-       [&](std::int64_t, std::span<const std::span<const float>> logits) {
-         for (std::size_t b = 0; b < branches_; ++b) next[b] = greedy(logits[b]);
-       });
+  watch(false);
+  for (std::size_t b = 0; b < branches_; ++b)
+    feed(b, lead, static_cast<std::int64_t>(lead.size()) - 1,
+         [&](std::size_t branch, std::int64_t, std::span<const float> logits) { next[branch] = greedy(logits); });
   for (std::int64_t step = 0;; ++step) {
     std::erase_if(open, [&](std::size_t b) { return llama_vocab_is_eog(vocab_, next[b]); });
     for (const std::size_t b : open) answers[b].push_back(next[b]);

@@ -18,8 +18,8 @@ class LlamaBranches : public Branches {
     int threads = 0;
     int batch = 512;
     bool offload = false;
-    // For tests: sees the attention rows of every layer as branches are decoded, before the next layer runs. A block's
-    // rows are step-major, branch b of step s at row s * branches + b; its width is the engine's cache.
+    // For tests: sees the attention rows of every layer as branches are decoded, before the next layer runs. The width
+    // of a block is the prefix.
     LayerSink observer;
   };
   LlamaBranches(llama_model* model, const ModelCard& card, std::span<const Token> prefix,
@@ -32,7 +32,8 @@ class LlamaBranches : public Branches {
   class Rewind;
   void prefill(std::span<const Token> prefix);
   void decode(std::span<const BatchRow> rows);
-  void feed(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit);
+  void feed(std::size_t branch, std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit);
+  void watch(bool one_branch);
   void check_room(std::size_t tokens) const;
 
   const llama_vocab* vocab_;
@@ -43,6 +44,7 @@ class LlamaBranches : public Branches {
   std::int64_t capacity_;
   std::vector<float> prefix_logits_;
   Mask mask_;
+  CellCheck cells_;
   std::optional<Capture> observer_;
   Session session_;
 };
