@@ -13,8 +13,7 @@ namespace {
 std::string channels_text(const Trace& trace) {
   std::string text;
   const auto layers = static_cast<int>(trace.model().layers.size());
-  for (const Channel channel :
-       {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
+  for (const Channel channel : kChannels) {
     int held = 0;
     for (int layer = 0; layer < layers; ++layer) held += trace.has(channel, layer) ? 1 : 0;
     if (held == 0) continue;

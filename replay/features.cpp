@@ -48,8 +48,7 @@ RowPlan plan_rows(std::span<const std::int32_t> query_rows, std::int64_t cut, st
 std::optional<std::string> missing(const Trace& trace, const Needs& needs, Cut cut) {
   const auto holds = [&] {
     std::string list;
-    for (const Channel channel :
-         {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
+    for (const Channel channel : kChannels) {
       if (trace.has(channel, 0)) list += fmt::format("{}{}", list.empty() ? "" : ", ", to_string(channel));
     }
     return list;

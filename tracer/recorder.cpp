@@ -26,22 +26,13 @@ Recorder::Recorder(TraceWriter& writer, const ModelCard& model, const Segments& 
 
 void Recorder::take(const LayerBlock& block) {
   switch (block.channel) {
-    case Channel::keys:
-      writer_.write_keys(block.layer, block.first, block.data);
-      break;
-    case Channel::values:
-      writer_.write_values(block.layer, block.first, block.data);
-      break;
-    case Channel::queries:
-      writer_.write_queries(block.layer, block.first, block.data);
-      break;
     case Channel::attention:
       add_column_sums(block);
       if (attention_[static_cast<std::size_t>(block.layer)])
         writer_.write_attention(block.layer, block.first, block.data, block.width);
       break;
-    case Channel::column_sums:
-      break;  // made here
+    default:
+      writer_.write_rows(block.channel, block.layer, block.first, block.data);
   }
 }
 
@@ -64,11 +55,16 @@ void Recorder::add_column_sums(const LayerBlock& block) {
 
 void Recorder::finish() {
   for (std::size_t l = 0; l < sums_.size(); ++l) {
+    const std::int64_t heads = model_.layers[l].query_heads;
+    narrow_.assign(static_cast<std::size_t>(2 * heads * segments_.prompt_end), 0.0F);
     for (const Cut cut : kCuts) {
-      const std::vector<double>& sums = sums_[l][static_cast<std::size_t>(cut)];
-      narrow_.assign(sums.begin(), sums.end());
-      writer_.write_column_sums(static_cast<int>(l), cut, narrow_);
+      const std::int64_t columns = segments_.at(cut);
+      const double* from = sums_[l][static_cast<std::size_t>(cut)].data();
+      for (std::int64_t head = 0; head < heads; ++head)
+        std::copy_n(from + head * columns, columns,
+                    narrow_.begin() + (static_cast<std::int64_t>(cut) * heads + head) * segments_.prompt_end);
     }
+    writer_.write_whole(Channel::column_sums, static_cast<int>(l), narrow_);
   }
 }
 

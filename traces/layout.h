@@ -17,7 +17,17 @@ inline constexpr const char* kIndexFile = "index.h5";
 
 inline std::string layer_group(int layer) { return "layers/" + std::to_string(layer); }
 
-// The layer's part of a channel's extent; `rows` is the number of tokens or of recorded query rows.
+inline bool by_rows(Channel channel) {
+  return channel == Channel::keys || channel == Channel::values || channel == Channel::queries ||
+         channel == Channel::attention || channel == Channel::value_output_norms;
+}
+
+inline h5::Type type_of(Channel channel) {
+  const bool half = by_rows(channel) && channel != Channel::value_output_norms;
+  return half ? h5::Type::f16 : h5::Type::f32;
+}
+
+// A channel's extent in one layer; `rows` is the number of tokens or of recorded query rows.
 inline h5::Extent extent(Channel channel, const LayerShape& layer, std::int64_t rows, const Segments& segments) {
   const auto size = [](std::int64_t x) { return static_cast<hsize_t>(x); };
   switch (channel) {
@@ -28,6 +38,12 @@ inline h5::Extent extent(Channel channel, const LayerShape& layer, std::int64_t 
       return {size(rows), size(layer.query_heads), size(layer.head_dim)};
     case Channel::column_sums:
       return {2, size(layer.query_heads), size(segments.prompt_end)};
+    case Channel::query_mean:
+      return {2, size(layer.query_heads), size(layer.head_dim)};
+    case Channel::query_second_moment:
+      return {2, size(layer.query_heads), size(layer.head_dim), size(layer.head_dim)};
+    case Channel::value_output_norms:
+      return {size(rows), size(layer.query_heads), 2};
     case Channel::attention:
       break;
   }

@@ -140,16 +140,13 @@ struct Trace::Impl {
     for (std::size_t l = 0; l < model.layers.size(); ++l) {
       const h5::Object group = h5::open_group(file, layout::layer_group(static_cast<int>(l)));
       holds.emplace_back();
-      for (const Channel channel :
-           {Channel::keys, Channel::values, Channel::queries, Channel::column_sums, Channel::attention}) {
+      for (const Channel channel : kChannels) {
         const bool there = h5::has(group, std::string(to_string(channel)));
         holds.back().push_back(there);
         if (!there) continue;
         const h5::Object dataset = h5::open_dataset(group, std::string(to_string(channel)));
-        const h5::Extent found =
-            h5::check_dataset(dataset, channel == Channel::column_sums ? h5::Type::f32 : h5::Type::f16, 3);
-        h5::expect_extent(dataset, found,
-                          layout::extent(channel, model.layers[l], row_count(channel), sample.segments));
+        const h5::Extent expected = layout::extent(channel, model.layers[l], row_count(channel), sample.segments);
+        h5::expect_extent(dataset, h5::check_dataset(dataset, layout::type_of(channel), expected.size()), expected);
       }
     }
   }
@@ -167,6 +164,21 @@ struct Trace::Impl {
     h5::read(from, h5::Type::f16, block, half.data());
     from_half(half, values);
     return values;
+  }
+
+  // One cut of a statistic stored [cut, head, columns] or [cut, head, rows, columns]; columns may be fewer than stored.
+  Tensor read_statistic(int layer, Channel channel, Cut cut, std::int64_t rows, std::int64_t columns) const {
+    const auto held = h5::lock();
+    const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
+    h5::Block block;
+    block.count = layout::extent(channel, shape, 0, sample.segments);
+    block.start.assign(block.count.size(), 0);
+    block.start[0] = static_cast<hsize_t>(cut);
+    block.count[0] = 1;
+    block.count.back() = static_cast<hsize_t>(columns);
+    Tensor tensor(shape.query_heads, rows, columns);
+    h5::read(dataset(layer, channel), layout::type_of(channel), block, tensor.values().data());
+    return tensor;
   }
 
   // Stored [row, head, d], wanted [head, row, d].
@@ -216,13 +228,32 @@ Tensor Trace::queries(int layer) const {
 }
 
 Tensor Trace::column_sums(int layer, Cut cut) const {
+  return impl_->read_statistic(layer, Channel::column_sums, cut, 1, impl_->sample.segments.at(cut));
+}
+Tensor Trace::query_mean(int layer, Cut cut) const {
+  return impl_->read_statistic(layer, Channel::query_mean, cut, 1,
+                               impl_->model.layers.at(static_cast<std::size_t>(layer)).head_dim);
+}
+Tensor Trace::query_second_moment(int layer, Cut cut) const {
+  const std::int64_t d = impl_->model.layers.at(static_cast<std::size_t>(layer)).head_dim;
+  return impl_->read_statistic(layer, Channel::query_second_moment, cut, d, d);
+}
+
+Tensor Trace::value_output_norms(int layer, Norm norm) const {
   const auto held = h5::lock();
-  const std::int64_t heads = impl_->model.layers.at(static_cast<std::size_t>(layer)).query_heads;
-  Tensor sums(heads, 1, impl_->sample.segments.at(cut));
-  h5::read(impl_->dataset(layer, Channel::column_sums), h5::Type::f32,
-           {{static_cast<hsize_t>(cut), 0, 0}, {1, static_cast<hsize_t>(heads), static_cast<hsize_t>(sums.columns())}},
-           sums.values().data());
-  return sums;
+  const LayerShape& shape = impl_->model.layers.at(static_cast<std::size_t>(layer));
+  const std::int64_t tokens = impl_->sample.size();
+  h5::Extent extent = layout::extent(Channel::value_output_norms, shape, tokens, impl_->sample.segments);
+  extent[2] = 1;
+  std::vector<float> stored(static_cast<std::size_t>(tokens * shape.query_heads));
+  h5::read(impl_->dataset(layer, Channel::value_output_norms), h5::Type::f32,
+           {{0, 0, static_cast<hsize_t>(norm)}, extent}, stored.data());
+  Tensor norms(shape.query_heads, 1, tokens);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    for (std::int64_t h = 0; h < shape.query_heads; ++h)
+      norms.row(h, 0)[static_cast<std::size_t>(t)] = stored[static_cast<std::size_t>(t * shape.query_heads + h)];
+  }
+  return norms;
 }
 
 Tensor Trace::attention(int layer, Span rows) const {

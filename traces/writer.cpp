@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
+#include <numeric>
 
 #include "depthkv/error.h"
 #include "depthkv/trace.h"
@@ -14,20 +16,7 @@
 namespace depthkv {
 namespace {
 
-constexpr std::size_t kStreams = 4;  // channels that arrive row by row: keys, values, queries, attention
-
-std::size_t stream_index(Channel channel) {
-  switch (channel) {
-    case Channel::keys:
-      return 0;
-    case Channel::values:
-      return 1;
-    case Channel::queries:
-      return 2;
-    default:
-      return 3;
-  }
-}
+std::size_t index_of(Channel channel) { return static_cast<std::size_t>(channel); }
 
 void write_card(const h5::Object& file, const ModelCard& card) {
   const h5::Object group = h5::create_group(file, "model");
@@ -91,7 +80,14 @@ void sync(const std::filesystem::path& path) {
 std::string_view to_string(Cut cut) { return cut == Cut::context ? "context" : "prompt"; }
 
 std::string_view to_string(Channel channel) {
-  constexpr std::array<std::string_view, 5> kNames{"keys", "values", "queries", "column_sums", "attention"};
+  constexpr std::array<std::string_view, kChannels.size()> kNames{"keys",
+                                                                  "values",
+                                                                  "queries",
+                                                                  "column_sums",
+                                                                  "attention",
+                                                                  "query_mean",
+                                                                  "query_second_moment",
+                                                                  "value_output_norms"};
   return kNames[static_cast<std::size_t>(channel)];
 }
 
@@ -106,10 +102,8 @@ std::vector<std::int32_t> recorded_query_rows(const Segments& segments, std::int
 struct TraceWriter::Impl {
   struct Layer {
     h5::Object group;
-    std::array<h5::Object, kStreams> streams;
-    std::array<std::int64_t, kStreams> next{};  // row that has to come next
-    std::array<bool, 2> has_sums{};
-    h5::Object column_sums;
+    std::array<h5::Object, kChannels.size()> datasets;
+    std::array<std::int64_t, kChannels.size()> next{};  // row that has to come next
   };
 
   std::filesystem::path target;
@@ -165,8 +159,12 @@ struct TraceWriter::Impl {
     for (std::size_t l = 0; l < model.layers.size(); ++l) {
       Layer layer;
       layer.group = h5::create_group(file, layout::layer_group(static_cast<int>(l)));
-      for (const Channel channel : {Channel::keys, Channel::values, Channel::queries}) create_stream(layer, l, channel);
-      if (options.attention.size() > l && options.attention[l]) create_stream(layer, l, Channel::attention);
+      for (const Channel channel : kChannels) {
+        if (!layout::by_rows(channel)) continue;
+        const bool wanted = channel == Channel::attention ? options.attention.size() > l && options.attention[l]
+                                                          : options.channels.contains(channel);
+        if (wanted) create_stream(layer, l, channel);
+      }
       layers.push_back(std::move(layer));
     }
   }
@@ -184,13 +182,17 @@ struct TraceWriter::Impl {
     } else {
       chunk[0] = layout::kRowsPerChunk;
     }
-    layer.streams[stream_index(channel)] = h5::create_dataset(
-        layer.group, std::string(to_string(channel)), h5::Type::f16, extent, chunk, options.codec == Codec::deflate);
+    layer.datasets[index_of(channel)] =
+        h5::create_dataset(layer.group, std::string(to_string(channel)), layout::type_of(channel), extent, chunk,
+                           options.codec == Codec::deflate);
   }
 
   Layer& expect_rows(int layer, Channel channel, std::int64_t first, std::int64_t rows) {
     Layer& it = layers.at(static_cast<std::size_t>(layer));
-    std::int64_t& next = it.next[stream_index(channel)];
+    std::int64_t& next = it.next[index_of(channel)];
+    if (it.datasets[index_of(channel)].id() < 0)
+      throw Error(fmt::format("{}: rows of layer {} {} arrived, which isn't recorded", target.string(), layer,
+                              to_string(channel)));
     if (first != next || rows < 1 || first + rows > capacity) {
       throw Error(fmt::format("{}: rows {} to {} of layer {} {} arrived, expected row {} next and at most {} rows",
                               target.string(), first, first + rows, layer, to_string(channel), next, capacity));
@@ -199,12 +201,12 @@ struct TraceWriter::Impl {
     return it;
   }
 
-  void write_rows(int layer, Channel channel, std::int64_t first, std::span<const float> rows) {
+  void write_rows(Channel channel, int layer, std::int64_t first, std::span<const float> rows) {
     const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
-    const std::int64_t heads = channel == Channel::queries ? shape.query_heads : shape.kv_heads;
-    const std::int64_t width = heads * shape.head_dim;
+    h5::Extent block = layout::extent(channel, shape, 1, segments);
+    const auto width = static_cast<std::int64_t>(block[1] * block[2]);
     const std::int64_t count = static_cast<std::int64_t>(rows.size()) / width;
-    Layer& it = expect_rows(layer, channel, first, count);
+    const Layer& it = expect_rows(layer, channel, first, count);
     std::int64_t start = first;
     if (channel == Channel::queries) {
       // The rows wanted are copied together; they lie at consecutive places of the dataset.
@@ -218,14 +220,16 @@ struct TraceWriter::Impl {
       rows = picked;
       start = begin - query_rows.begin();
     }
-    half.resize(rows.size());
-    to_half(rows, half);
+    block[0] = rows.size() / static_cast<std::size_t>(width);
+    const h5::Type type = layout::type_of(channel);
+    const void* data = rows.data();
+    if (type == h5::Type::f16) {
+      half.resize(rows.size());
+      to_half(rows, half);
+      data = half.data();
+    }
     const auto held = h5::lock();
-    h5::write(it.streams[stream_index(channel)], h5::Type::f16,
-              {{static_cast<hsize_t>(start), 0, 0},
-               {rows.size() / static_cast<std::size_t>(width), static_cast<hsize_t>(heads),
-                static_cast<hsize_t>(shape.head_dim)}},
-              half.data());
+    h5::write(it.datasets[index_of(channel)], type, {{static_cast<hsize_t>(start), 0, 0}, block}, data);
   }
 
   // One head's rows of one band of tiles, up to the diagonal tile's end; zeros above the diagonal.
@@ -236,7 +240,7 @@ struct TraceWriter::Impl {
     for (std::int64_t r = 0; r < count; ++r) std::copy_n(rows + r * width, first + r + 1, picked.begin() + r * columns);
     half.resize(picked.size());
     to_half(picked, half);
-    h5::write(layer.streams[stream_index(Channel::attention)], h5::Type::f16,
+    h5::write(layer.datasets[index_of(Channel::attention)], h5::Type::f16,
               {{static_cast<hsize_t>(head), static_cast<hsize_t>(first), 0},
                {1, static_cast<hsize_t>(count), static_cast<hsize_t>(columns)}},
               half.data());
@@ -260,22 +264,17 @@ struct TraceWriter::Impl {
     }
   }
 
-  void write_column_sums(int layer, Cut cut, std::span<const float> sums) {
-    const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
-    const auto columns = static_cast<hsize_t>(segments.at(cut));
-    const auto heads = static_cast<hsize_t>(shape.query_heads);
-    if (sums.size() != heads * columns)
-      throw Error(fmt::format("{}: {} column sums of layer {}, expected {} x {}", target.string(), sums.size(), layer,
-                              heads, columns));
+  void write_whole(Channel channel, int layer, std::span<const float> values) {
+    const h5::Extent extent = layout::extent(channel, model.layers.at(static_cast<std::size_t>(layer)), 0, segments);
+    const hsize_t expected = std::accumulate(extent.begin(), extent.end(), hsize_t{1}, std::multiplies<>());
     Layer& it = layers.at(static_cast<std::size_t>(layer));
+    h5::Object& dataset = it.datasets[index_of(channel)];
+    if (layout::by_rows(channel) || values.size() != expected || dataset.id() >= 0)
+      throw Error(fmt::format("{}: {} values of layer {} {}, expected {}, once", target.string(), values.size(), layer,
+                              to_string(channel), expected));
     const auto held = h5::lock();
-    if (it.column_sums.id() < 0) {
-      it.column_sums = h5::create_dataset(it.group, "column_sums", h5::Type::f32,
-                                          layout::extent(Channel::column_sums, shape, 0, segments));
-    }
-    const auto index = static_cast<hsize_t>(cut);
-    h5::write(it.column_sums, h5::Type::f32, {{index, 0, 0}, {1, heads, columns}}, sums.data());
-    it.has_sums[index] = true;
+    dataset = h5::create_dataset(it.group, std::string(to_string(channel)), layout::type_of(channel), extent);
+    h5::write(dataset, layout::type_of(channel), {h5::Extent(extent.size(), 0), extent}, values.data());
   }
 
   void check_complete(const Sample& sample) const {
@@ -284,14 +283,13 @@ struct TraceWriter::Impl {
       throw Error(
           fmt::format("{}: {} tokens, expected {} to {}", target.string(), tokens, segments.prompt_end, capacity));
     for (std::size_t l = 0; l < layers.size(); ++l) {
-      for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::attention}) {
-        const std::size_t index = stream_index(channel);
-        if (layers[l].streams[index].id() < 0 || layers[l].next[index] == tokens) continue;
+      for (const Channel channel : kChannels) {
+        const std::size_t index = index_of(channel);
+        if (!layout::by_rows(channel) || layers[l].datasets[index].id() < 0 || layers[l].next[index] == tokens)
+          continue;
         throw Error(fmt::format("{}: layer {} {} has {} rows, the sample {} tokens", target.string(), l,
                                 to_string(channel), layers[l].next[index], tokens));
       }
-      if (layers[l].has_sums[0] != layers[l].has_sums[1])
-        throw Error(fmt::format("{}: layer {} has column sums at one cut only", target.string(), l));
     }
   }
 
@@ -302,9 +300,9 @@ struct TraceWriter::Impl {
     query_rows = recorded_query_rows(segments, sample.size(), options.all_queries);
     write_list(file, "query_rows", h5::Type::i32, query_rows, {query_rows.size()});
     for (std::size_t l = 0; l < layers.size(); ++l) {
-      for (const Channel channel : {Channel::keys, Channel::values, Channel::queries, Channel::attention}) {
-        const h5::Object& stream = layers[l].streams[stream_index(channel)];
-        if (stream.id() >= 0)
+      for (const Channel channel : kChannels) {
+        const h5::Object& stream = layers[l].datasets[index_of(channel)];
+        if (layout::by_rows(channel) && stream.id() >= 0)
           h5::resize(stream, layout::extent(channel, model.layers[l], row_count(channel, sample.size()), segments));
       }
     }
@@ -324,20 +322,14 @@ TraceWriter::TraceWriter(const std::filesystem::path& file, const ModelCard& mod
 TraceWriter::TraceWriter(TraceWriter&&) noexcept = default;
 TraceWriter::~TraceWriter() = default;
 
-void TraceWriter::write_keys(int layer, std::int64_t first, std::span<const float> rows) {
-  impl_->write_rows(layer, Channel::keys, first, rows);
-}
-void TraceWriter::write_values(int layer, std::int64_t first, std::span<const float> rows) {
-  impl_->write_rows(layer, Channel::values, first, rows);
-}
-void TraceWriter::write_queries(int layer, std::int64_t first, std::span<const float> rows) {
-  impl_->write_rows(layer, Channel::queries, first, rows);
+void TraceWriter::write_rows(Channel channel, int layer, std::int64_t first, std::span<const float> rows) {
+  impl_->write_rows(channel, layer, first, rows);
 }
 void TraceWriter::write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width) {
   impl_->write_attention(layer, first, rows, width);
 }
-void TraceWriter::write_column_sums(int layer, Cut cut, std::span<const float> sums) {
-  impl_->write_column_sums(layer, cut, sums);
+void TraceWriter::write_whole(Channel channel, int layer, std::span<const float> values) {
+  impl_->write_whole(channel, layer, values);
 }
 void TraceWriter::finish(const Sample& sample) { impl_->finish(sample); }
 

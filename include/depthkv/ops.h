@@ -16,8 +16,6 @@ struct SoftmaxSpec {
   double softcap = 0;  // 0: none
 };
 
-enum class Norm { l1, l2 };
-
 struct Ops {
   std::string_view name;
   // Causal softmax rows. queries [H, R, d], keys [Hkv, T, d], positions [R]; returns [H, R, T], 0 where key > position.

@@ -36,6 +36,8 @@ struct View {
   }
 };
 
+enum class Norm { l1, l2 };
+
 // Owns floats laid out [head, row, column], row-major. Per-head vectors are [head, 1, column].
 class Tensor {
  public:

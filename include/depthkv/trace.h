@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -78,8 +79,25 @@ struct Sample {
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
 };
 
-// What one layer of a trace may hold.
-enum class Channel { keys, values, queries, column_sums, attention };
+// What one layer of a trace may hold. traces/FORMAT.md gives shapes and units.
+enum class Channel {
+  keys,
+  values,
+  queries,
+  column_sums,
+  attention,
+  query_mean,           // of pre-rotation queries over observed rows
+  query_second_moment,  // mean of q q^T, likewise
+  value_output_norms,   // L1 and L2 norm of every value through its query head's part of W_O
+};
+inline constexpr std::array kChannels{Channel::keys,
+                                      Channel::values,
+                                      Channel::queries,
+                                      Channel::column_sums,
+                                      Channel::attention,
+                                      Channel::query_mean,
+                                      Channel::query_second_moment,
+                                      Channel::value_output_norms};
 std::string_view to_string(Channel channel);
 
 // Lossless codecs for the bulky datasets. Any HDF5 build reads both.
@@ -104,11 +122,14 @@ class Trace {
   std::span<const std::int32_t> query_rows() const;  // ascending positions
   bool has(Channel channel, int layer) const;
 
-  Tensor keys(int layer) const;                  // [KV head, token, d], post-RoPE
-  Tensor values(int layer) const;                // [KV head, token, d]
-  Tensor queries(int layer) const;               // [query head, recorded row, d], post-RoPE
-  Tensor column_sums(int layer, Cut cut) const;  // [query head, 1, cut]: attention summed over rows < cut
-  Tensor attention(int layer, Span rows) const;  // [query head, row, token]; 0 above the diagonal
+  Tensor keys(int layer) const;                           // [KV head, token, d], post-RoPE
+  Tensor values(int layer) const;                         // [KV head, token, d]
+  Tensor queries(int layer) const;                        // [query head, recorded row, d], post-RoPE
+  Tensor column_sums(int layer, Cut cut) const;           // [query head, 1, cut]: attention summed over rows < cut
+  Tensor attention(int layer, Span rows) const;           // [query head, row, token]; 0 above the diagonal
+  Tensor query_mean(int layer, Cut cut) const;            // [query head, 1, d], pre-RoPE
+  Tensor query_second_moment(int layer, Cut cut) const;   // [query head, d, d], pre-RoPE
+  Tensor value_output_norms(int layer, Norm norm) const;  // [query head, 1, token]
 
  private:
   struct Impl;
@@ -121,6 +142,7 @@ struct RecordOptions {
   std::vector<bool> attention;  // per layer: record the full matrix
   bool all_queries = false;
   Codec codec = Codec::none;
+  std::set<Channel> channels{Channel::keys, Channel::values, Channel::queries};  // that arrive by rows; attention apart
 };
 
 // Writes one sample. The file appears under its final name only when finish() has returned; a writer destroyed before
@@ -133,15 +155,15 @@ class TraceWriter {
   TraceWriter(TraceWriter&&) noexcept;
   ~TraceWriter();
 
-  // Rows [first, first + n) of a layer, n >= 1. Every position must arrive exactly once per channel, in order.
-  void write_keys(int layer, std::int64_t first, std::span<const float> rows);    // [n, KV heads, d]
-  void write_values(int layer, std::int64_t first, std::span<const float> rows);  // [n, KV heads, d]
-  void write_queries(int layer, std::int64_t first,
-                     std::span<const float> rows);  // [n, query heads, d]; unwanted rows ignored
+  // Rows [first, first + n) of a layer, n >= 1, as the channel's dataset has them: [n, KV heads, d] of keys and values,
+  // [n, query heads, d] of queries (rows that aren't recorded are ignored), [n, query heads, 2] of value_output_norms.
+  // Every position must arrive exactly once per channel, in order.
+  void write_rows(Channel channel, int layer, std::int64_t first, std::span<const float> rows);
   // [query heads, n, width], width >= first + n; columns beyond the diagonal are ignored.
   void write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width);
-  // Attention received per position, summed over rows < cut: [query heads, cut].
-  void write_column_sums(int layer, Cut cut, std::span<const float> sums);
+  // A statistic of a whole layer, as its dataset has it: column_sums [2, query heads, prompt_end], query_mean
+  // [2, query heads, d], query_second_moment [2, query heads, d, d].
+  void write_whole(Channel channel, int layer, std::span<const float> values);
 
   // `sample` complete, with tokens.size() <= capacity. Publishes the file.
   void finish(const Sample& sample);

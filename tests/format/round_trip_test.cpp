@@ -64,19 +64,26 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
   const std::vector<float> keys = random_floats(random, size(c.kv_heads, c.head_dim));
   const std::vector<float> queries = random_floats(random, size(c.query_heads, c.head_dim));
   const std::vector<float> attention = random_floats(random, size(c.query_heads, c.tokens));  // [row][head][key]
-  const std::vector<float> sums =
-      random_floats(random, static_cast<std::size_t>(c.query_heads * c.segments.prompt_end));
+  const std::vector<float> norms = random_floats(random, size(c.query_heads, 2));
+  const auto whole = [&](std::int64_t width) {
+    return random_floats(random, static_cast<std::size_t>(2 * c.query_heads * width));
+  };
+  const std::vector<float> sums = whole(c.segments.prompt_end);
+  const std::vector<float> means = whole(c.head_dim);
+  const std::vector<float> moments = whole(c.head_dim * c.head_dim);
 
   const ScratchDirectory scratch;
-  TraceWriter writer(scratch / "x.h5", card, c.segments, c.tokens + 300, {{true}, c.all_queries, c.codec});
+  const std::set<Channel> channels{Channel::keys, Channel::values, Channel::queries, Channel::value_output_norms};
+  TraceWriter writer(scratch / "x.h5", card, c.segments, c.tokens + 300, {{true}, c.all_queries, c.codec, channels});
   for (std::int64_t first = 0; first < c.tokens; first += c.block) {
     const std::int64_t count = std::min(c.block, c.tokens - first);
     const auto rows = [&](const std::vector<float>& all, std::int64_t width) {
       return std::span(all).subspan(static_cast<std::size_t>(first * width), static_cast<std::size_t>(count * width));
     };
-    writer.write_keys(0, first, rows(keys, c.kv_heads * c.head_dim));
-    writer.write_values(0, first, rows(keys, c.kv_heads * c.head_dim));
-    writer.write_queries(0, first, rows(queries, c.query_heads * c.head_dim));
+    writer.write_rows(Channel::keys, 0, first, rows(keys, c.kv_heads * c.head_dim));
+    writer.write_rows(Channel::values, 0, first, rows(keys, c.kv_heads * c.head_dim));
+    writer.write_rows(Channel::queries, 0, first, rows(queries, c.query_heads * c.head_dim));
+    writer.write_rows(Channel::value_output_norms, 0, first, rows(norms, c.query_heads * 2));
     std::vector<float> block;  // [head][row][key], as an engine has it
     for (std::int64_t h = 0; h < c.query_heads; ++h) {
       for (std::int64_t r = first; r < first + count; ++r) {
@@ -86,9 +93,9 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
     }
     writer.write_attention(0, first, block, c.tokens);
   }
-  for (const Cut cut : {Cut::context, Cut::prompt})
-    writer.write_column_sums(0, cut,
-                             std::span(sums).first(static_cast<std::size_t>(c.query_heads * c.segments.at(cut))));
+  writer.write_whole(Channel::column_sums, 0, sums);
+  writer.write_whole(Channel::query_mean, 0, means);
+  writer.write_whole(Channel::query_second_moment, 0, moments);
   EXPECT_FALSE(std::filesystem::exists(scratch / "x.h5")) << "nothing under the final name before finish()";
   writer.finish(sample);
 
@@ -126,10 +133,26 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
   for (std::int64_t h = 0; h < c.query_heads; ++h)
     for (std::int64_t r = 0; r < part.rows(); ++r)
       ASSERT_TRUE(std::ranges::equal(part.row(h, r), all.row(h, r + c.tokens / 3)));
+  for (const Norm norm : {Norm::l1, Norm::l2}) {
+    const Tensor read = trace.value_output_norms(0, norm);
+    for (std::int64_t h = 0; h < c.query_heads; ++h)
+      for (std::int64_t t = 0; t < c.tokens; ++t)
+        ASSERT_EQ(read.row(h, 0)[static_cast<std::size_t>(t)],
+                  at(norms, (t * c.query_heads + h) * 2 + static_cast<std::int64_t>(norm)));
+  }
   for (const Cut cut : {Cut::context, Cut::prompt}) {
-    const Tensor read = trace.column_sums(0, cut);
-    EXPECT_TRUE(std::ranges::equal(read.values(), std::span(sums).first(read.values().size())));
-    EXPECT_EQ(read.columns(), c.segments.at(cut));
+    // One cut's part of a statistic, `stored` wide per head.
+    const auto expect_part = [&](const Tensor& read, const std::vector<float>& written, std::int64_t stored) {
+      const std::int64_t width = read.rows() * read.columns();
+      for (std::int64_t h = 0; h < c.query_heads; ++h)
+        for (std::int64_t i = 0; i < width; ++i)
+          ASSERT_EQ(read.values()[static_cast<std::size_t>(h * width + i)],
+                    at(written, (static_cast<std::int64_t>(cut) * c.query_heads + h) * stored + i));
+    };
+    EXPECT_EQ(trace.column_sums(0, cut).columns(), c.segments.at(cut));
+    expect_part(trace.column_sums(0, cut), sums, c.segments.prompt_end);
+    expect_part(trace.query_mean(0, cut), means, c.head_dim);
+    expect_part(trace.query_second_moment(0, cut), moments, c.head_dim * c.head_dim);
   }
 }
 
@@ -165,11 +188,12 @@ TEST(TraceWriter, RefusesRowsOutOfOrderAndIncompleteSamples) {
   const std::vector<float> row(static_cast<std::size_t>(2 * options.head_dim));
   {
     TraceWriter writer(scratch / "x.h5", card, options.segments, 200, {});
-    writer.write_keys(0, 0, row);
-    EXPECT_THROW(writer.write_keys(0, 0, row), Error);
-    EXPECT_THROW(writer.write_keys(0, 2, row), Error);
-    EXPECT_THROW(writer.write_values(0, 0, {}), Error);
-    EXPECT_THROW(writer.write_column_sums(0, Cut::prompt, row), Error);
+    writer.write_rows(Channel::keys, 0, 0, row);
+    EXPECT_THROW(writer.write_rows(Channel::keys, 0, 0, row), Error);
+    EXPECT_THROW(writer.write_rows(Channel::keys, 0, 2, row), Error);
+    EXPECT_THROW(writer.write_rows(Channel::values, 0, 0, {}), Error);
+    EXPECT_THROW(writer.write_rows(Channel::value_output_norms, 0, 0, row), Error) << "isn't recorded";
+    EXPECT_THROW(writer.write_whole(Channel::column_sums, 0, row), Error);
     Sample sample;
     sample.segments = options.segments;
     EXPECT_THROW(writer.finish(sample), Error);

@@ -43,14 +43,19 @@ std::vector<float> attention_of(const SyntheticTrace& o, const std::vector<float
   return rows;
 }
 
-std::vector<float> column_sums_of(const SyntheticTrace& o, const std::vector<float>& attention, std::int64_t cut) {
-  std::vector<float> sums(static_cast<std::size_t>(o.query_heads * cut));
-  for (std::int64_t h = 0; h < o.query_heads; ++h) {
-    for (std::int64_t j = 0; j < cut; ++j) {
-      double sum = 0;
-      for (std::int64_t i = j; i < cut; ++i)
-        sum += static_cast<double>(attention[static_cast<std::size_t>((h * o.tokens + i) * o.tokens + j)]);
-      sums[static_cast<std::size_t>(h * cut + j)] = static_cast<float>(sum);
+// [2, query head, prompt_end], 0 from the cut on.
+std::vector<float> column_sums_of(const SyntheticTrace& o, const std::vector<float>& attention) {
+  const std::int64_t columns = o.segments.prompt_end;
+  std::vector<float> sums(static_cast<std::size_t>(2 * o.query_heads * columns));
+  for (const Cut cut : {Cut::context, Cut::prompt}) {
+    for (std::int64_t h = 0; h < o.query_heads; ++h) {
+      for (std::int64_t j = 0; j < o.segments.at(cut); ++j) {
+        double sum = 0;
+        for (std::int64_t i = j; i < o.segments.at(cut); ++i)
+          sum += static_cast<double>(attention[static_cast<std::size_t>((h * o.tokens + i) * o.tokens + j)]);
+        sums[static_cast<std::size_t>((static_cast<std::int64_t>(cut) * o.query_heads + h) * columns + j)] =
+            static_cast<float>(sum);
+      }
     }
   }
   return sums;
@@ -106,14 +111,12 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
     const std::vector<float> keys = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
     const std::vector<float> values = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
     const std::vector<float> queries = random_rows(random, o.tokens * o.query_heads * o.head_dim);
-    writer.write_keys(layer, 0, keys);
-    writer.write_values(layer, 0, values);
-    writer.write_queries(layer, 0, queries);
+    writer.write_rows(Channel::keys, layer, 0, keys);
+    writer.write_rows(Channel::values, layer, 0, values);
+    writer.write_rows(Channel::queries, layer, 0, queries);
     const std::vector<float> attention = attention_of(o, queries, keys, card.attention_scale);
     if (o.attention) writer.write_attention(layer, 0, attention, o.tokens);
-    if (!o.column_sums) continue;
-    for (const Cut cut : {Cut::context, Cut::prompt})
-      writer.write_column_sums(layer, cut, column_sums_of(o, attention, o.segments.at(cut)));
+    if (o.column_sums) writer.write_whole(Channel::column_sums, layer, column_sums_of(o, attention));
   }
   writer.finish(sample_of(o));
   return file;
