@@ -28,6 +28,14 @@ void row_norms(benchmark::State& state, const KernelCase& c) {
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(in.keys.values().size_bytes()));
 }
 
+void projected_norms(benchmark::State& state, const KernelCase& c) {
+  const KernelInputs in(c, 1);
+  for (auto _ : state)
+    benchmark::DoNotOptimize(ops_for(Device::cpu).projected_norms(in.values.view(), in.weights.view()));
+  state.SetItemsProcessed(state.iterations() * c.tokens * in.weights.heads() * in.weights.rows() *
+                          in.weights.columns());
+}
+
 void rank(benchmark::State& state, const KernelCase& c) {
   const KernelInputs in(c, 1);
   const Tensor scores = ops_for(Device::cpu).row_norms(in.keys.view(), Norm::l2);
@@ -53,6 +61,7 @@ constexpr std::pair<const char*, void (*)(benchmark::State&, const KernelCase&)>
     {"attention_rows", attention_rows},
     {"column_sums", column_sums},
     {"row_norms", row_norms},
+    {"projected_norms", projected_norms},
     {"rank", rank},
     {"accumulate_losses", accumulate_losses}};
 

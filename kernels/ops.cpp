@@ -5,6 +5,7 @@
 #include "kernels/accumulate_losses/accumulate_losses.h"
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/column_sums/column_sums.h"
+#include "kernels/projected_norms/projected_norms.h"
 #include "kernels/rank/rank.h"
 #include "kernels/row_norms/row_norms.h"
 
@@ -13,10 +14,20 @@ namespace depthkv {
 std::string_view to_string(Device device) { return device == Device::cpu ? "cpu" : "reference"; }
 
 const Ops& ops_for(Device device) {
-  static const Ops kCpu{"cpu",          cpu::attention_rows, cpu::column_sums,
-                        cpu::row_norms, cpu::rank,           cpu::accumulate_losses};
-  static const Ops kReference{"reference",          reference::attention_rows, reference::column_sums,
-                              reference::row_norms, reference::rank,           reference::accumulate_losses};
+  static const Ops kCpu{.name = "cpu",
+                        .attention_rows = cpu::attention_rows,
+                        .column_sums = cpu::column_sums,
+                        .row_norms = cpu::row_norms,
+                        .projected_norms = cpu::projected_norms,
+                        .rank = cpu::rank,
+                        .accumulate_losses = cpu::accumulate_losses};
+  static const Ops kReference{.name = "reference",
+                              .attention_rows = reference::attention_rows,
+                              .column_sums = reference::column_sums,
+                              .row_norms = reference::row_norms,
+                              .projected_norms = reference::projected_norms,
+                              .rank = reference::rank,
+                              .accumulate_losses = reference::accumulate_losses};
   return device == Device::cpu ? kCpu : kReference;
 }
 

@@ -10,7 +10,7 @@
 
 #include "depthkv/error.h"
 #include "replay/features.h"
-#include "replay/parallel.h"
+#include "kernels/parallel.h"
 
 namespace depthkv {
 namespace {

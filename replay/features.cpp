@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
-#include "replay/parallel.h"
+#include "kernels/parallel.h"
 
 namespace depthkv {
 namespace {

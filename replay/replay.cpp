@@ -7,7 +7,7 @@
 
 #include "depthkv/error.h"
 #include "replay/curves.h"
-#include "replay/parallel.h"
+#include "kernels/parallel.h"
 
 namespace depthkv {
 namespace {

@@ -29,8 +29,9 @@ struct LayerBlock {
   int layer = 0;
   std::int64_t first = 0;  // position of the first row
   std::int64_t rows = 0;
-  std::int64_t width = 0;  // attention only
+  std::int64_t width = 0;  // attention only; 0 above the diagonal
   std::span<const float> data;
+  std::span<const float> unrotated;  // queries only, where asked for: the same rows before rotation
 };
 using LayerSink = std::function<void(const LayerBlock&)>;
 
@@ -65,15 +66,18 @@ class Model {
 
   // Runs the prompt, then the answer, with the full cache, and hands every computed row of every layer to `sink`.
   // A given answer is teacher-forced; otherwise up to max_new tokens are decoded greedily (end token included in the
-  // returned answer). attention[l] says whether the rows of layer l's softmax are wanted. Exceptions of the sink come
-  // out of here. Returns the answer.
+  // returned answer). Exceptions of the sink come out of here. Returns the answer.
   struct RecordRequest {
     std::span<const Token> prompt;
     std::span<const Token> answer;  // empty: generate
     std::int64_t max_new = 0;
-    std::vector<bool> attention;
+    std::vector<bool> attention;    // per layer: whether the rows of its softmax are wanted
+    bool unrotated_queries = false;
   };
   virtual std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) = 0;
+
+  // A layer's output projection, by query head: [query head, d, D]. Throws Error where the engine doesn't show it.
+  virtual Tensor output_projection(int layer) const = 0;
 
   // Prefills `prefix` once. `capacity`: the most tokens that any branch will add.
   virtual std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,

@@ -24,6 +24,8 @@ struct Ops {
   Tensor (*column_sums)(const View& rows);
   // rows [H, n, d]; returns [H, 1, n].
   Tensor (*row_norms)(const View& rows, Norm);
+  // rows [Hkv, R, d] times each query head's weights [H, d, D]; returns [H, R, 2]: L1 and L2 norm of every product.
+  Tensor (*projected_norms)(const View& rows, const View& weights);
   // scores [Hkv, 1, n], larger = keep; protected positions first. Ties go to the lower position; NaN throws Error.
   Ranking (*rank)(const View& scores, Protect);
   // Adds the losses of one KV head at every kept count to `curves`.

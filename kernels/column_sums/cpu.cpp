@@ -1,17 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row by row, so that memory is read in order; each column still adds its rows in rising order.
+// Four rows at a time, so that the running sums are loaded and stored once for four; each column still adds its rows in
+// rising order.
 #include <vector>
 
 #include "kernels/column_sums/column_sums.h"
 
 namespace depthkv::cpu {
+namespace {
+
+void add_four(const View& rows, std::int64_t head, std::int64_t first, std::vector<double>& sums) {
+  const float* a = rows.row(head, first).data();
+  const float* b = rows.row(head, first + 1).data();
+  const float* c = rows.row(head, first + 2).data();
+  const float* d = rows.row(head, first + 3).data();
+  double* out = sums.data();
+  for (std::size_t j = 0; j < sums.size(); ++j)
+    out[j] = (((out[j] + static_cast<double>(a[j])) + static_cast<double>(b[j])) + static_cast<double>(c[j])) +
+             static_cast<double>(d[j]);
+}
+
+}  // namespace
 
 Tensor column_sums(const View& rows) {
   Tensor sums(rows.heads, 1, rows.columns);
   std::vector<double> wide(static_cast<std::size_t>(rows.columns));
   for (std::int64_t h = 0; h < rows.heads; ++h) {
     wide.assign(wide.size(), 0.0);
-    for (std::int64_t r = 0; r < rows.rows; ++r) {
+    std::int64_t r = 0;
+    for (; r + 4 <= rows.rows; r += 4) add_four(rows, h, r, wide);
+    for (; r < rows.rows; ++r) {
       const auto row = rows.row(h, r);
       for (std::size_t j = 0; j < wide.size(); ++j) wide[j] += static_cast<double>(row[j]);
     }

@@ -44,6 +44,7 @@ struct KernelInputs {
   Tensor queries;    // [H, R, d]
   Tensor keys;       // [Hkv, T, d]
   Tensor values;     // [Hkv, T, d]
+  Tensor weights;    // [H, d, 3 d + 1]
   Tensor attention;  // [H, R, T], by the reference
   std::vector<std::int32_t> positions;
   SoftmaxSpec spec;
@@ -51,11 +52,13 @@ struct KernelInputs {
   KernelInputs(const KernelCase& c, std::uint64_t seed)
       : queries(c.kv_heads * c.group, c.rows, c.columns),
         keys(c.kv_heads, c.tokens, c.columns),
-        values(c.kv_heads, c.tokens, c.columns) {
+        values(c.kv_heads, c.tokens, c.columns),
+        weights(c.kv_heads * c.group, c.columns, 3 * c.columns + 1) {
     std::mt19937_64 random(seed);
     fill(queries.values(), random);
     fill(keys.values(), random);
     fill(values.values(), random);
+    fill(weights.values(), random);
     for (std::int64_t r = 0; r < c.rows; ++r) positions.push_back(static_cast<std::int32_t>(c.tokens - c.rows + r));
     attention = ops_for(Device::cpu).attention_rows(queries.view(), keys.view(), positions, spec);
   }

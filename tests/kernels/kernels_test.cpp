@@ -75,6 +75,14 @@ TEST_P(KernelTest, RowNorms) {
                 1e-7);
 }
 
+TEST_P(KernelTest, ProjectedNorms) {
+  const Tensor a = fast().projected_norms(in_.values.view(), in_.weights.view());
+  const Tensor b = slow().projected_norms(in_.values.view(), in_.weights.view());
+  EXPECT_EQ(a.heads(), in_.weights.heads());
+  EXPECT_EQ(a.rows(), GetParam().tokens);
+  expect_near(a.values(), b.values(), 1e-6, 1e-4);  // float products of up to 80 terms
+}
+
 TEST_P(KernelTest, AccumulateLosses) {
   const KernelCase& c = GetParam();
   const std::int64_t tokens = c.tokens - c.tokens / 4;  // the rest can't be pruned

@@ -107,6 +107,7 @@ struct State {
 
 struct Step {
   std::vector<Vector> queries;                 // [layer]
+  std::vector<Vector> unrotated;               // [layer]: queries before rotation
   std::vector<std::vector<Vector>> attention;  // [layer][head]
   Vector logits;
 };
@@ -149,6 +150,7 @@ Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepM
     Vector q = layer.q.times(in);
     Vector k = layer.k.times(in);
     Vector v = layer.v.times(in);
+    step.unrotated.push_back(q);
     finish_rows(q, shape.head_dim, state.length, true);
     finish_rows(k, shape.head_dim, state.length, true);
     finish_rows(v, shape.head_dim, state.length, false);
@@ -187,29 +189,31 @@ Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepM
 
 // Hands a batch of steps to the sink, channel by channel.
 void deliver(const TinyModel::Weights& w, const State& state, const std::vector<Step>& steps, std::int64_t first,
-             const std::vector<bool>& attention, const LayerSink& sink) {
+             const Model::RecordRequest& request, const LayerSink& sink) {
   const auto rows = static_cast<std::int64_t>(steps.size());
   for (std::size_t l = 0; l < w.layers.size(); ++l) {
-    Vector keys, values, queries, matrix;
+    Vector keys, values, queries, unrotated, matrix;
     const std::int64_t width = first + rows;
     for (std::size_t r = 0; r < steps.size(); ++r) {
       const std::size_t position = static_cast<std::size_t>(first) + r;
       keys.insert(keys.end(), state.keys[l][position].begin(), state.keys[l][position].end());
       values.insert(values.end(), state.values[l][position].begin(), state.values[l][position].end());
       queries.insert(queries.end(), steps[r].queries[l].begin(), steps[r].queries[l].end());
+      if (request.unrotated_queries)
+        unrotated.insert(unrotated.end(), steps[r].unrotated[l].begin(), steps[r].unrotated[l].end());
     }
     const int layer = static_cast<int>(l);
-    sink({Channel::keys, layer, first, rows, 0, keys});
-    sink({Channel::values, layer, first, rows, 0, values});
-    sink({Channel::queries, layer, first, rows, 0, queries});
-    if (!attention[l]) continue;
+    sink({Channel::keys, layer, first, rows, 0, keys, {}});
+    sink({Channel::values, layer, first, rows, 0, values, {}});
+    sink({Channel::queries, layer, first, rows, 0, queries, unrotated});
+    if (request.attention.empty() || !request.attention[l]) continue;
     for (std::size_t h = 0; h < static_cast<std::size_t>(w.card.layers[l].query_heads); ++h) {
       for (const Step& step : steps) {
         matrix.insert(matrix.end(), step.attention[l][h].begin(), step.attention[l][h].end());
         matrix.resize(matrix.size() + static_cast<std::size_t>(width) - step.attention[l][h].size());
       }
     }
-    sink({Channel::attention, layer, first, rows, width, matrix});
+    sink({Channel::attention, layer, first, rows, width, matrix, {}});
   }
 }
 
@@ -285,7 +289,7 @@ std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSi
   std::int64_t first = 0;
   Vector logits;
   const auto flush = [&] {
-    if (!batch.empty()) deliver(*weights_, state, batch, first, request.attention, sink);
+    if (!batch.empty()) deliver(*weights_, state, batch, first, request, sink);
     batch.clear();
     first = state.length;
   };
@@ -305,6 +309,17 @@ std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSi
   }
   flush();
   return answer;
+}
+
+Tensor TinyModel::output_projection(int layer) const {
+  const Matrix& o = weights_->layers.at(static_cast<std::size_t>(layer)).o;
+  const LayerShape& shape = weights_->card.layers[static_cast<std::size_t>(layer)];
+  Tensor projection(shape.query_heads, shape.head_dim, o.rows);
+  for (int j = 0; j < o.rows; ++j)
+    for (int i = 0; i < o.columns; ++i)
+      projection.row(i / shape.head_dim, i % shape.head_dim)[static_cast<std::size_t>(j)] =
+          o.values[static_cast<std::size_t>(j * o.columns + i)];
+  return projection;
 }
 
 std::unique_ptr<Branches> TinyModel::branch(std::span<const Token> prefix, std::span<const KeepMask> masks,

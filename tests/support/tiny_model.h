@@ -28,6 +28,7 @@ class TinyModel : public Model {
   std::string detokenize(std::span<const Token> tokens) const override;
   std::string chat(std::string_view user_message) const override;
   std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) override;
+  Tensor output_projection(int layer) const override;
   std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
                                    std::int64_t capacity) override;
 

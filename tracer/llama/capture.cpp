@@ -39,6 +39,7 @@ void check_shape(const ggml_tensor& node, std::int64_t rows, std::int64_t heads)
 Capture::Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted)
     : card_(card), sink_(sink), wanted_(std::move(wanted)), value_stores_(card.layers.size()) {
   wanted_.attention.resize(card.layers.size());
+  if (wanted_.unrotated) unrotation_.emplace(wanted_.threads);
 }
 
 void Capture::expect(std::int64_t first, std::int64_t rows, std::int64_t width) {
@@ -85,7 +86,7 @@ void Capture::take_keys(const ggml_tensor& product, int layer) {
                             heads.head_dim));
   block_.resize(to_size(rows_ * row));
   read_cache(cache, first_ * row, block_, scratch_);
-  deliver(Channel::keys, layer, 0);
+  deliver(Channel::keys, layer);
 }
 
 void Capture::take_values(int layer) {
@@ -104,7 +105,7 @@ void Capture::take_values(int layer) {
     read_cache(cache, j * cells + first_, column, scratch_);
     for (std::int64_t i = 0; i < rows_; ++i) block_[to_size(i * row + j)] = column[to_size(i)];
   }
-  deliver(Channel::values, layer, 0);
+  deliver(Channel::values, layer);
 }
 
 void Capture::take_queries(const ggml_tensor& product, int layer) {
@@ -121,7 +122,7 @@ void Capture::take_queries(const ggml_tensor& product, int layer) {
   for (std::size_t row = 0; row < to_size(rows_); ++row)
     for (std::size_t head = 0; head < to_size(heads.query_heads); ++head, out += vector)
       std::memcpy(out, bytes.data() + row * queries.nb[1] + head * queries.nb[2], vector * sizeof(float));
-  deliver(Channel::queries, layer, 0);
+  deliver(Channel::queries, layer, unrotation_ ? unrotation_->undo(queries, block_) : std::span<const float>{});
 }
 
 void Capture::take_attention(const ggml_tensor& softmax, int layer) {
@@ -130,16 +131,14 @@ void Capture::take_attention(const ggml_tensor& softmax, int layer) {
   if (softmax.ne[0] < width_ || !ggml_is_contiguous(&softmax))
     throw Error(
         fmt::format("{} is {} wide, expected {} positions or more, adjacent", softmax.name, softmax.ne[0], width_));
+  // Handed over where it lies: matrices are too large to be copied for nothing.
   const std::span<const std::byte> bytes = host_bytes(softmax, scratch_);
-  block_.resize(to_size(heads.query_heads * rows_ * width_));
-  for (std::size_t line = 0; line < to_size(heads.query_heads * rows_); ++line)
-    std::memcpy(block_.data() + line * to_size(width_), bytes.data() + line * softmax.nb[1],
-                to_size(width_) * sizeof(float));
-  deliver(Channel::attention, layer, width_);
+  const auto* values = reinterpret_cast<const float*>(bytes.data());
+  sink_({Channel::attention, layer, first_, rows_, softmax.ne[0], {values, bytes.size() / sizeof(float)}, {}});
 }
 
-void Capture::deliver(Channel channel, int layer, std::int64_t width) {
-  sink_({channel, layer, first_, rows_, width, block_});
+void Capture::deliver(Channel channel, int layer, std::span<const float> unrotated) {
+  sink_({channel, layer, first_, rows_, 0, block_, unrotated});
 }
 
 void check_cells(const ggml_tensor& key_store, std::int64_t first, std::int64_t rows) {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hands keys, values, queries and attention rows of every layer to a sink while the engine computes them.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "depthkv/model.h"
 #include "tracer/llama/engine.h"
+#include "tracer/llama/rotation.h"
 
 namespace depthkv {
 
@@ -15,6 +17,8 @@ class Capture : public Watcher {
   struct Wanted {
     bool vectors = true;          // keys, values, queries
     std::vector<bool> attention;  // per layer; empty: none
+    bool unrotated = false;       // queries before rotation, too
+    int threads = 0;              // for undoing rotations
   };
   Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted);
 
@@ -29,7 +33,7 @@ class Capture : public Watcher {
   void take_values(int layer);
   void take_queries(const ggml_tensor& product, int layer);
   void take_attention(const ggml_tensor& softmax, int layer);
-  void deliver(Channel channel, int layer, std::int64_t width);
+  void deliver(Channel channel, int layer, std::span<const float> unrotated = {});
 
   const LayerShape& shape(int layer) const;
 
@@ -40,6 +44,7 @@ class Capture : public Watcher {
   std::int64_t rows_ = 0;
   std::int64_t width_ = 0;
   std::vector<const ggml_tensor*> value_stores_;  // per layer: the node that writes the value cache
+  std::optional<Unrotation> unrotation_;
   std::vector<float> block_;
   std::vector<std::byte> scratch_;
 };

@@ -32,6 +32,8 @@ class Probe : public Watcher {
       shapes_[layer_of(product)] = {heads, static_cast<int>(product.src[0]->ne[2]),
                                     static_cast<int>(product.src[1]->ne[0])};
       facts_.push_back(softmax_facts(node));
+    } else if (const auto layer = output_projection_layer(node)) {
+      projections_[*layer] = node.src[0];
     }
     return false;
   }
@@ -65,7 +67,19 @@ class Probe : public Watcher {
     card.logit_softcap = first.softcap;
   }
 
+  // Those that take all heads' outputs, in their order.
+  std::vector<const ggml_tensor*> projections(const ModelCard& card) const {
+    std::vector<const ggml_tensor*> all(card.layers.size());
+    for (const auto& [layer, weights] : projections_) {
+      const LayerShape& shape = card.layers.at(static_cast<std::size_t>(layer));
+      if (weights->ne[0] == std::int64_t{shape.query_heads} * shape.head_dim)
+        all[static_cast<std::size_t>(layer)] = weights;
+    }
+    return all;
+  }
+
  private:
+  std::map<int, const ggml_tensor*> projections_;
   std::map<int, LayerShape> shapes_;
   std::map<int, std::int64_t> value_width_;
   std::vector<SoftmaxFacts> facts_;
@@ -130,7 +144,8 @@ std::string fingerprint(const std::filesystem::path& file) {
   return fmt::format("{:016x}", hash);
 }
 
-ModelCard make_card(llama_model* model, const std::filesystem::path& file, int threads, bool offload) {
+ModelCard make_card(llama_model* model, const std::filesystem::path& file, int threads, bool offload,
+                    std::vector<const ggml_tensor*>& output_projections) {
   ModelCard card;
   card.architecture = metadata(model, "general.architecture", "unknown");
   card.name = metadata(model, "general.name", file.stem().string());
@@ -154,6 +169,7 @@ ModelCard make_card(llama_model* model, const std::filesystem::path& file, int t
   const BatchRow row{.token = 0, .logits = true};
   session.decode({&row, 1});
   probe.describe(card, llama_model_n_layer(model), file.string());
+  output_projections = probe.projections(card);
   return card;
 }
 

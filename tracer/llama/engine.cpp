@@ -66,7 +66,7 @@ llama_context_params context_params(const SessionOptions& options) {
   params.n_seq_max = static_cast<std::uint32_t>(options.sequences);
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
-  params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;  // the softmax exists as a node only without it
+  params.flash_attn_type = options.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
   params.type_k = GGML_TYPE_F16;
   params.type_v = GGML_TYPE_F16;
   params.offload_kqv = options.offload;

@@ -53,6 +53,7 @@ struct SessionOptions {
   int sequences = 1;
   int threads = 0;
   bool offload = false;
+  bool flash_attention = false;  // then neither logits nor softmax exist as nodes
 };
 
 // A context with one cache. Not thread-safe.

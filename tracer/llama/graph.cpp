@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tracer/llama/graph.h"
 
+#include <fmt/format.h>
+
 #include <charconv>
 #include <cstring>
 #include <string_view>
 
+#include "depthkv/error.h"
+
 namespace depthkv {
 namespace {
 
-// "cache_k_l12" -> 12. Parameters of the cache are the one thing that is told by name: they have no inputs.
+// "cache_k_l12" -> 12. Caches and weights are what is told by name: they have no inputs.
+std::optional<int> layer_in_name(std::string_view name, std::string_view prefix, std::string_view suffix) {
+  if (!name.starts_with(prefix) || !name.ends_with(suffix)) return std::nullopt;
+  const std::string_view digits = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+  int layer = 0;
+  const auto [end, status] = std::from_chars(digits.data(), digits.data() + digits.size(), layer);
+  if (status != std::errc{} || end != digits.data() + digits.size()) return std::nullopt;
+  return layer;
+}
+
 std::optional<int> cache_layer(const ggml_tensor* view, std::string_view prefix) {
   if (view == nullptr || view->view_src == nullptr) return std::nullopt;
-  const std::string_view name = view->view_src->name;
-  if (!name.starts_with(prefix)) return std::nullopt;
-  int layer = 0;
-  const auto [end, status] = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
-  if (status != std::errc{} || end != name.data() + name.size()) return std::nullopt;
-  return layer;
+  return layer_in_name(view->view_src->name, prefix, "");
 }
 
 float float_param(const ggml_tensor& node, std::size_t index) {
@@ -58,6 +66,11 @@ bool is_attention_softmax(const ggml_tensor& node) {
 
 int layer_of(const ggml_tensor& product) { return *key_cache_layer(product.src[0]); }
 
+std::optional<int> output_projection_layer(const ggml_tensor& node) {
+  if (node.op != GGML_OP_MUL_MAT) return std::nullopt;
+  return layer_in_name(node.src[0]->name, "blk.", ".attn_output.weight");
+}
+
 SoftmaxFacts softmax_facts(const ggml_tensor& softmax) {
   SoftmaxFacts facts;
   facts.scale = float_param(softmax, 0);
@@ -78,6 +91,20 @@ std::span<const std::byte> host_bytes(const ggml_tensor& node, std::vector<std::
   scratch.resize(bytes);
   ggml_backend_tensor_get(&node, scratch.data(), 0, bytes);
   return scratch;
+}
+
+std::vector<float> dequantised(const ggml_tensor& tensor, std::vector<std::byte>& scratch) {
+  const std::span<const std::byte> bytes = host_bytes(tensor, scratch);
+  std::vector<float> values(static_cast<std::size_t>(ggml_nelements(&tensor)));
+  if (tensor.type == GGML_TYPE_F32) {
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  }
+  const ggml_to_float_t to_float = ggml_get_type_traits(tensor.type)->to_float;
+  if (to_float == nullptr || !ggml_is_contiguous(&tensor))
+    throw Error(fmt::format("{} holds {}, which can't be read as numbers", tensor.name, ggml_type_name(tensor.type)));
+  to_float(bytes.data(), values.data(), ggml_nelements(&tensor));
+  return values;
 }
 
 }  // namespace depthkv

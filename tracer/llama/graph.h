@@ -24,6 +24,9 @@ bool is_softcap_end(const ggml_tensor& node);
 bool is_attention_softmax(const ggml_tensor& node);
 int layer_of(const ggml_tensor& product);
 
+// The layer whose output projection a product applies, by the name of its weights ("blk.<i>.attn_output.weight"), if any.
+std::optional<int> output_projection_layer(const ggml_tensor& node);
+
 // What the softmax's parameters and the nodes before it say.
 struct SoftmaxFacts {
   double scale = 1;
@@ -35,6 +38,8 @@ SoftmaxFacts softmax_facts(const ggml_tensor& softmax);
 
 // A node's bytes: its own memory if that is host memory, else copied to `scratch`.
 std::span<const std::byte> host_bytes(const ggml_tensor& node, std::vector<std::byte>& scratch);
+// A tensor's values as floats, whatever its type.
+std::vector<float> dequantised(const ggml_tensor& tensor, std::vector<std::byte>& scratch);
 bool in_host_memory(const ggml_tensor& node);
 
 }  // namespace depthkv

@@ -9,6 +9,7 @@
 #include "depthkv/error.h"
 #include "tracer/llama/capture.h"
 #include "tracer/llama/card.h"
+#include "tracer/llama/graph.h"
 #include "tracer/llama/text.h"
 
 namespace depthkv {
@@ -36,10 +37,10 @@ bool offloads(const LlamaOptions& options) { return options.gpu_layers != 0 && l
 // One pass over prompt and answer on sequence 0, with or without a look at the layers.
 class Recording {
  public:
-  Recording(llama_model* model, const ModelCard& card, const SessionOptions& options, std::vector<bool> attention,
-            const LayerSink& sink)
+  Recording(llama_model* model, const ModelCard& card, const SessionOptions& options,
+            const Model::RecordRequest& request, const LayerSink& sink)
       : vocab_(llama_model_get_vocab(model)),
-        capture_(card, sink, {true, std::move(attention)}),
+        capture_(card, sink, {true, request.attention, request.unrotated_queries, options.threads}),
         session_(model, options) {}
 
   // Computes tokens from position first on; every row goes to the sink. Returns the greedy next token.
@@ -92,7 +93,7 @@ class Recording {
 LlamaModel::LlamaModel(const LlamaOptions& options)
     : options_(options),
       model_(load(options)),
-      card_(make_card(model_.get(), options.model, options.threads, offloads(options))) {}
+      card_(make_card(model_.get(), options.model, options.threads, offloads(options), output_projections_)) {}
 
 std::vector<Token> LlamaModel::tokenize(std::string_view text, bool with_bos, bool parse_special) const {
   return tokenize_text(llama_model_get_vocab(model_.get()), text, with_bos, parse_special);
@@ -121,12 +122,30 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
                                .batch = std::min<std::int64_t>(options_.batch, std::max(prompt, more)),
                                .threads = options_.threads,
                                .offload = offloads(options_)};
-  Recording recording(model_.get(), card_, session, request.attention, sink);
+  Recording recording(model_.get(), card_, session, request, sink);
   const Token next = recording.run(request.prompt, 0);
   std::vector<Token> answer(request.answer.begin(), request.answer.end());
   if (answer.empty()) answer = recording.generate(next, prompt, more);
   recording.run(answer, prompt);
   return answer;
+}
+
+Tensor LlamaModel::output_projection(int layer) const {
+  const LayerShape& shape = card_.layers.at(static_cast<std::size_t>(layer));
+  const ggml_tensor* weights = output_projections_.at(static_cast<std::size_t>(layer));
+  if (weights == nullptr)
+    throw Error(fmt::format("{} shows no output projection in layer {}; record it without value_output_norms",
+                            card_.name, layer));
+  std::vector<std::byte> scratch;
+  const std::vector<float> rows = dequantised(*weights, scratch);  // [D, query heads * d]
+  const std::int64_t outputs = weights->ne[1];
+  const std::int64_t inputs = weights->ne[0];
+  Tensor projection(shape.query_heads, shape.head_dim, outputs);
+  for (std::int64_t j = 0; j < outputs; ++j)
+    for (std::int64_t i = 0; i < inputs; ++i)
+      projection.row(i / shape.head_dim, i % shape.head_dim)[static_cast<std::size_t>(j)] =
+          rows[static_cast<std::size_t>(j * inputs + i)];
+  return projection;
 }
 
 std::unique_ptr<Branches> LlamaModel::branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
@@ -139,6 +158,22 @@ std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token
                                                            LayerSink observer) {
   LlamaBranches::Options options{options_.threads, options_.batch, offloads(options_), std::move(observer)};
   return std::make_unique<LlamaBranches>(model_.get(), card_, prefix, masks, capacity, std::move(options));
+}
+
+void LlamaModel::prefill(std::span<const Token> prompt, bool flash_attention) {
+  const auto tokens = static_cast<std::int64_t>(prompt.size());
+  Session session(model_.get(), {.cells = tokens,
+                                 .batch = std::min<std::int64_t>(options_.batch, tokens),
+                                 .threads = options_.threads,
+                                 .offload = offloads(options_),
+                                 .flash_attention = flash_attention});
+  for (std::int64_t first = 0; first < tokens; first += session.batch()) {
+    std::vector<BatchRow> rows;
+    for (std::int64_t p = first; p < std::min(tokens, first + session.batch()); ++p)
+      rows.push_back({.token = prompt[static_cast<std::size_t>(p)], .position = p});
+    rows.back().logits = true;
+    session.decode(rows);
+  }
 }
 
 std::unique_ptr<Model> open_llama_model(const LlamaOptions& options) { return std::make_unique<LlamaModel>(options); }

@@ -15,15 +15,19 @@ class LlamaModel : public Model {
   std::string detokenize(std::span<const Token> tokens) const override;
   std::string chat(std::string_view user_message) const override;
   std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) override;
+  Tensor output_projection(int layer) const override;
   std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
                                    std::int64_t capacity) override;
   // For tests: branch(), with a look at the attention of the branches; see LlamaBranches::Options::observer.
   std::unique_ptr<LlamaBranches> branch_observed(std::span<const Token> prefix, std::span<const KeepMask> masks,
                                                  std::int64_t capacity, LayerSink observer);
+  // For benchmarks: computes a prompt and nothing else.
+  void prefill(std::span<const Token> prompt, bool flash_attention);
 
  private:
   LlamaOptions options_;
   LlamaModelHandle model_;
+  std::vector<const ggml_tensor*> output_projections_;  // per layer; filled with the card
   ModelCard card_;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "replay/parallel.h"
+#include "kernels/parallel.h"
 
 #include <algorithm>
 #include <atomic>

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// projected_norms: norms of rows after a projection, without keeping the products. rows [Hkv, R, d], weights [H, d, D];
+// query head h reads rows of head h * Hkv / H. Returns [H, R, 2]: the L1 and the L2 norm of row * weights over the D
+// outputs. The reference sums in double; the CPU multiplies in float and sums norms in double.
+#pragma once
+#include "depthkv/tensor.h"
+
+namespace depthkv {
+
+namespace reference {
+Tensor projected_norms(const View& rows, const View& weights);
+}
+namespace cpu {
+Tensor projected_norms(const View& rows, const View& weights);
+}
+
+}  // namespace depthkv
