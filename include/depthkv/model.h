@@ -52,6 +52,12 @@ class Branches {
   virtual std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) = 0;
 };
 
+// One turn of a conversation. The roles that every chat template knows: system (first only), user, assistant.
+struct Message {
+  std::string role;
+  std::string content;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -59,9 +65,9 @@ class Model {
 
   virtual std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const = 0;
   virtual std::string detokenize(std::span<const Token> tokens) const = 0;  // exact bytes, special tokens included
-  // The user's message inside the model's chat template, up to
-  // where the answer starts; the bare message if it has none.
-  virtual std::string chat(std::string_view user_message) const = 0;
+  // The messages inside the model's chat template, up to where the answer
+  // starts; if it has none, their contents with blank lines between them.
+  virtual std::string chat(std::span<const Message> messages) const = 0;
 
   // Runs the prompt, then the answer, with the full cache, and hands every computed row of every layer to `sink`.
   // A given answer is teacher-forced; otherwise up to max_new tokens are decoded greedily (end token included in the

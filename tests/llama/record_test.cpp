@@ -179,7 +179,8 @@ TEST(Record, ExceptionsOfTheSinkComeOut) {
 
 TEST(RecordRealModel, AttentionIsTheSoftmaxOfRecordedQueriesAndKeys) {
   const auto model = open_real_model(64);
-  const std::string text = model->chat(
+  const std::string text = ask(
+      *model,
       "The lighthouse at Cape Wrath was first lit on Christmas Day in 1828. It was built by Robert Stevenson, whose "
       "family "
       "planned most of Scotland's lights, from granite that was cut at Clash Carnoch and rolled down to the site. For "

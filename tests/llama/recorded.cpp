@@ -91,6 +91,11 @@ std::vector<Token> random_tokens(std::size_t count, const ModelCard& card, std::
   return tokens;
 }
 
+std::string ask(const Model& model, const std::string& text) {
+  const Message message{"user", text};
+  return model.chat({&message, 1});
+}
+
 std::unique_ptr<Model> open_real_model(int batch) {
   const char* file = std::getenv("DEPTHKV_MODEL");
   if (file == nullptr)
