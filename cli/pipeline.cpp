@@ -7,8 +7,8 @@
 
 #include "cli/console.h"
 #include "depthkv/error.h"
-#include "depthkv/tasks.h"
 #include "replay/csv.h"
+#include "tracer/jobs.h"
 
 namespace depthkv {
 namespace {
@@ -31,38 +31,33 @@ double trace_bytes(const ModelCard& card, const TracePlan& plan, const Segments&
   double bytes = 0;
   for (std::size_t l = 0; l < card.layers.size(); ++l) {
     const LayerShape& layer = card.layers[l];
-    bytes += 2.0 * layer.head_dim * (2.0 * layer.kv_heads * t + layer.query_heads * rows);
-    bytes += 4.0 * layer.query_heads * static_cast<double>(segments.context.end + segments.prompt_end);
-    if (attention[l]) bytes += 2.0 * layer.query_heads * t * t / 2;
+    const double d = layer.head_dim;
+    const double heads = layer.query_heads;
+    const auto add = [&](Channel channel, double size) { bytes += plan.channels.contains(channel) ? size : 0.0; };
+    add(Channel::keys, 2.0 * d * layer.kv_heads * t);
+    add(Channel::values, 2.0 * d * layer.kv_heads * t);
+    add(Channel::queries, 2.0 * d * heads * rows);
+    add(Channel::column_sums, 8.0 * heads * static_cast<double>(segments.prompt_end));
+    add(Channel::query_mean, 8.0 * heads * d);
+    add(Channel::query_second_moment, 8.0 * heads * d * d);
+    add(Channel::value_output_norms, 8.0 * heads * t);
+    if (attention[l]) bytes += heads * t * t;
   }
   return bytes;
 }
 
-std::vector<TaskSample> planned_samples(const TracePlan& plan) {
-  std::vector<TaskSample> all;
-  for (const auto& file : plan.tasks) {
-    std::vector<TaskSample> samples = read_tasks(file);
-    if (plan.limit > 0 && static_cast<std::int64_t>(samples.size()) > plan.limit)
-      samples.resize(static_cast<std::size_t>(plan.limit));
-    all.insert(all.end(), samples.begin(), samples.end());
-  }
-  return all;
-}
-
-void describe_trace(Model& model, const TracePlan& plan) {
+void describe_trace(const Model& model, const TracePlan& plan, const std::vector<TaskSample>& samples) {
   double bytes = 0;
   std::int64_t tokens = 0;
-  const std::vector<TaskSample> samples = planned_samples(plan);
+  std::int64_t truncated = 0;
   for (const TaskSample& sample : samples) {
-    const Prompt prompt = make_prompt(model, sample);
-    const std::int64_t answer =
-        std::min(plan.max_new, sample.max_new_tokens == 0 ? plan.max_new : sample.max_new_tokens);
-    const std::int64_t length = static_cast<std::int64_t>(prompt.tokens.size()) + answer;
-    tokens += length;
-    bytes += trace_bytes(model.card(), plan, prompt.segments, length);
+    const TraceJob job = make_job(model, plan, sample);
+    tokens += job.capacity();
+    bytes += trace_bytes(model.card(), plan, job.prompt.segments, job.capacity());
+    truncated += job.prompt.truncated > 0 ? 1 : 0;
   }
-  fmt::print("trace   {} samples, at most {} tokens, at most {} of traces (codec {})\n", samples.size(), tokens,
-             size_text(bytes), plan.codec);
+  fmt::print("trace   {} samples ({} truncated), at most {} tokens, at most {} of traces (codec {})\n", samples.size(),
+             truncated, tokens, size_text(bytes), plan.codec);
 }
 
 }  // namespace
@@ -101,7 +96,8 @@ std::filesystem::path Pipeline::trace_folder() const {
 
 void Pipeline::describe() {
   if (plan_.trace) {
-    describe_trace(model(), *plan_.trace);
+    const std::vector<TaskSample> samples = read_samples(*plan_.trace);
+    describe_trace(model(), *plan_.trace, samples);
   } else {
     fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(),
                trace_folder().string());
@@ -125,9 +121,11 @@ void Pipeline::save_plan() { write_file(folder_ / "plan.yaml", to_yaml(plan_, re
 
 void Pipeline::trace_into(const std::filesystem::path& traces) {
   if (!plan_.trace) return;
+  read_samples(*plan_.trace);  // a mistake in a task file shows before the model is loaded
   prepare_folder(traces);
   const TraceSummary done = record_traces(model(), *plan_.trace, traces, progress_);
-  fmt::print("traces: {} ({} recorded, {} there already)\n", traces.string(), done.recorded, done.resumed);
+  fmt::print("traces: {} ({} recorded, {} there already, {} truncated)\n", traces.string(), done.recorded, done.resumed,
+             done.truncated);
 }
 
 void Pipeline::replay() {

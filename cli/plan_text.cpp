@@ -24,8 +24,30 @@ std::string param_list(const std::string& resolved) {
 // Paths and other text as a double-quoted YAML scalar.
 std::string quoted(const std::string& text) {
   std::string safe = "\"";
-  for (const char c : text) safe += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20) {
+      safe += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      safe += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+    }
+  }
   return safe + "\"";
+}
+
+std::string source_yaml(const TaskSource& source) {
+  std::string text = fmt::format("    - path: {}\n      format: {}\n",
+                                 quoted(std::filesystem::absolute(source.file).string()), to_string(source.format));
+  if (!source.fields.empty()) {
+    std::vector<std::string> names;
+    for (const auto& [field, name] : source.fields) names.push_back(fmt::format("{}: {}", field, quoted(name)));
+    text += fmt::format("      fields: {{{}}}\n", fmt::join(names, ", "));
+  }
+  const TaskSample& defaults = source.defaults;
+  text += fmt::format("      defaults: {{task: {}, ", quoted(defaults.task));
+  if (source.format != TaskFormat::chat) text += fmt::format("question: {}, ", quoted(defaults.question));
+  text += fmt::format("max_new_tokens: {}, metric: {}, source: {}, license: {}}}\n", defaults.max_new_tokens,
+                      defaults.metric, quoted(defaults.source), quoted(defaults.license));
+  return text;
 }
 
 std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
@@ -49,12 +71,19 @@ std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
   return text;
 }
 
+std::string channel_list(const std::set<Channel>& channels) {
+  std::string text;
+  for (const Channel channel : channels) text += fmt::format("{}{}", text.empty() ? "" : ", ", to_string(channel));
+  return text;
+}
+
 std::string trace_yaml(const TracePlan& plan) {
   std::string text = "trace:\n  tasks:\n";
-  for (const auto& file : plan.tasks)
-    text += fmt::format("    - {}\n", quoted(std::filesystem::absolute(file).string()));
-  text += fmt::format("  limit: {}\n  max_new: {}\n  attention: {}\n  queries: {}\n  codec: {}\n", plan.limit,
-                      plan.max_new, quoted(plan.attention), plan.queries, plan.codec);
+  for (const TaskSource& source : plan.tasks) text += source_yaml(source);
+  text += fmt::format("  limit: {}\n  truncate: {}\n  max_prompt: {}\n  max_new: {}\n", plan.limit,
+                      to_string(plan.truncate), plan.max_prompt, plan.max_new);
+  text += fmt::format("  channels: [{}]\n  attention: {}\n  queries: {}\n  codec: {}\n", channel_list(plan.channels),
+                      quoted(plan.attention), plan.queries, plan.codec);
   return text;
 }
 

@@ -6,15 +6,14 @@
 #include <algorithm>
 #include <fstream>
 
-#include "cli/plan.h"
-#include "cli/yaml_section.h"
+#include "cli/plan_trace.h"
 #include "depthkv/error.h"
 
 namespace depthkv {
 namespace {
 
-constexpr std::int64_t kMany = 1'000'000'000;
 constexpr int kMostThreads = 1024;
+constexpr std::string_view kOfTasks = "trace.tasks.";  // keys of every entry of trace.tasks
 
 // true, 3, 0.5, text: the narrowest type that the text can be.
 Value scalar_value(const YAML::Node& node) {
@@ -122,31 +121,6 @@ Protect read_protect(const YAML::Node& node, const std::string& path, const Yaml
   return protect;
 }
 
-TracePlan read_trace(const YAML::Node& node, const YamlSource& source) {
-  TracePlan plan;
-  YamlSection section(node, "trace", source);
-  section.take_paths("tasks", plan.tasks);
-  section.take("limit", plan.limit, 0, kMany);
-  section.take("max_new", plan.max_new, 1, kMany);
-  // A YAML list of layers is what "0,3,7" says on the command line.
-  if (section.has("attention") && section.node("attention").IsSequence()) {
-    plan.attention.clear();
-    for (const YAML::Node& item : section.items("attention")) {
-      plan.attention += (plan.attention.empty() ? "" : ",") + (item.IsScalar() ? item.Scalar() : "?");
-    }
-  } else {
-    section.take("attention", plan.attention);
-  }
-  const std::vector<std::string> queries{"rows", "all"};
-  const std::vector<std::string> codecs{"none", "deflate"};
-  plan.queries = queries[section.take_choice("queries", queries, 0)];
-  plan.codec = codecs[section.take_choice("codec", codecs, 0)];
-  section.done();
-  if (plan.tasks.empty())
-    throw InputError(fmt::format("{}: trace.tasks names no task file", source.where(node, "trace.tasks")));
-  return plan;
-}
-
 void read_replay(const YAML::Node& node, const YamlSource& source, ReplayPlan& plan) {
   YamlSection section(node, "replay", source);
   plan.cut = static_cast<Cut>(section.take_choice("cut", {"context", "prompt"}, static_cast<std::size_t>(plan.cut)));
@@ -208,17 +182,23 @@ void apply(YAML::Node root, const Overrides& overrides) {
     const auto text = [&](const std::string& given) {
       return is_path ? std::filesystem::absolute(given).string() : given;
     };
+    const auto dot = key.find('.');
+    const std::string section = key.substr(0, dot);
+    if (root[section].IsDefined() && dot != std::string::npos && !root[section].IsMap()) continue;  // refused later
+    if (key.starts_with(kOfTasks)) {
+      apply_to_tasks(root[section], key.substr(kOfTasks.size()), values);
+      continue;
+    }
     if (std::any_of(plan_flags().begin(), plan_flags().end(),
                     [&](const Flag& flag) { return flag.list && key == flag.key; })) {
       for (const std::string& given : values) value.push_back(text(given));
     } else {
       value = text(values.back());
     }
-    const auto dot = key.find('.');
     if (dot == std::string::npos) {
       root[key] = value;
     } else {
-      root[key.substr(0, dot)][key.substr(dot + 1)] = value;
+      root[section][key.substr(dot + 1)] = value;
     }
   }
 }

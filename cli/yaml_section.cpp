@@ -21,13 +21,16 @@ const char* kind(const YAML::Node& node) {
 
 }  // namespace
 
-// Nodes made from flags have no mark.
+// Nodes made from flags have no mark. A key without a flag of its own came with that of the section around it.
 std::string YamlSource::where(const YAML::Node& node, const std::string& key) const {
   if (node.IsDefined() && !node.Mark().is_null()) return fmt::format("{}:{}", file.string(), node.Mark().line + 1);
+  const Flag* nearest = nullptr;
   for (const Flag& flag : plan_flags()) {
-    if (key == flag.key) return flag.flag;
+    const std::string_view known = flag.key;
+    const bool holds = key.starts_with(known) && (key.size() == known.size() || key[known.size()] == '.');
+    if (holds && (nearest == nullptr || known.size() > std::string_view(nearest->key).size())) nearest = &flag;
   }
-  return file.string();
+  return nearest == nullptr ? file.string() : nearest->flag;
 }
 
 YamlSection::YamlSection(const YAML::Node& node, std::string name, const YamlSource& source)
@@ -39,7 +42,8 @@ YamlSection::YamlSection(const YAML::Node& node, std::string name, const YamlSou
   std::set<std::string> seen;
   for (const auto& entry : node) {
     if (!entry.first.IsScalar())
-      throw InputError(fmt::format("{}: a key is {}, expected a name", source.where(entry.first, name_), kind(entry.first)));
+      throw InputError(
+          fmt::format("{}: a key is {}, expected a name", source.where(entry.first, name_), kind(entry.first)));
     const std::string& key = entry.first.Scalar();
     if (!seen.insert(key).second)
       throw InputError(
@@ -87,16 +91,6 @@ void YamlSection::take_path(const std::string& key, std::filesystem::path& targe
   std::string text;
   take(key, text);
   if (!text.empty()) target = (source_.file.parent_path() / text).lexically_normal();
-}
-
-void YamlSection::take_paths(const std::string& key, std::vector<std::filesystem::path>& target) {
-  if (!has(key)) return;
-  target.clear();
-  for (const YAML::Node& item : items(key)) {
-    if (!item.IsScalar())
-      throw InputError(fmt::format("{}: {} holds {}, expected file names", where(key), path(key), kind(item)));
-    target.push_back((source_.file.parent_path() / item.Scalar()).lexically_normal());
-  }
 }
 
 void YamlSection::take_keeps(const std::string& key, std::vector<double>& target) {

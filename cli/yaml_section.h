@@ -11,6 +11,8 @@
 
 namespace depthkv {
 
+inline constexpr std::int64_t kMany = 1'000'000'000;  // more than any count in a plan
+
 // Where a value came from, for messages: "plan.yaml:7", or the flag's name for values of the command line.
 struct YamlSource {
   std::filesystem::path file;
@@ -32,7 +34,6 @@ class YamlSection {
   void take(const std::string& key, std::string& target);
   void take(const std::string& key, std::int64_t& target, std::int64_t low, std::int64_t high);
   void take(const std::string& key, int& target, int low, int high);
-  void take_paths(const std::string& key, std::vector<std::filesystem::path>& target);
   void take_path(const std::string& key, std::filesystem::path& target);
   void take_keeps(const std::string& key, std::vector<double>& target);  // numbers in (0, 1], distinct, at least one
   // The position of the value among `choices`, or `fallback`.

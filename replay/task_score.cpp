@@ -152,7 +152,13 @@ double string_match_all(std::string_view output, std::span<const std::string> re
 
 }  // namespace
 
-bool is_text_metric(std::string_view metric) { return metric != "nll"; }
+const std::vector<std::string>& metric_names() {
+  static const std::vector<std::string> kNames{"rouge1",           "f1",  "choice", "exact_number",
+                                               "string_match_all", "nll", "none"};
+  return kNames;
+}
+
+bool is_text_metric(std::string_view metric) { return metric != "nll" && metric != "none"; }
 
 double score_answer(std::string_view metric, std::string_view output, std::span<const std::string> references) {
   if (references.empty()) throw Error(fmt::format("metric {} needs a reference answer, the sample has none", metric));

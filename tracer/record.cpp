@@ -7,13 +7,10 @@
 #include <charconv>
 #include <chrono>
 #include <fstream>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <numeric>
-#include <set>
 
 #include "depthkv/error.h"
-#include "depthkv/tasks.h"
+#include "tracer/jobs.h"
 #include "tracer/recorder.h"
 
 namespace depthkv {
@@ -23,62 +20,23 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kPlanFile = "plan.json";
 
-struct Job {
-  TaskSample sample;
-  Prompt prompt;
-  std::vector<Token> answer;  // the reference, where it is teacher-forced
-  std::int64_t max_new = 0;
-
-  std::int64_t capacity() const {
-    return static_cast<std::int64_t>(prompt.tokens.size()) +
-           (answer.empty() ? max_new : static_cast<std::int64_t>(answer.size()));
-  }
-};
-
-Job make_job(const Model& model, const TracePlan& plan, const TaskSample& sample) {
-  Job job;
-  job.prompt = make_prompt(model, sample);
-  job.max_new = sample.max_new_tokens == 0 ? plan.max_new : std::min(plan.max_new, sample.max_new_tokens);
-  if (sample.max_new_tokens == 0) {
-    job.answer = model.tokenize(sample.answers[0], false, false);
-    if (static_cast<std::int64_t>(job.answer.size()) > plan.max_new)
-      job.answer.resize(static_cast<std::size_t>(plan.max_new));
-  }
-  job.sample = sample;
-  const std::int64_t limit = model.card().context_length;
-  if (job.capacity() > limit) {
-    throw InputError(
-        fmt::format("{}: {} prompt tokens and up to {} of answer, the model's context holds {}; shorten the sample or "
-                    "lower max_new",
-                    job.sample.id, job.prompt.tokens.size(),
-                    job.capacity() - static_cast<std::int64_t>(job.prompt.tokens.size()), limit));
-  }
-  return job;
-}
-
-std::vector<TaskSample> read_all(const TracePlan& plan) {
-  std::vector<TaskSample> all;
-  std::map<std::string, std::string> files;
-  for (const auto& file : plan.tasks) {
-    std::vector<TaskSample> samples = read_tasks(file);
-    if (plan.limit > 0 && plan.limit < static_cast<std::int64_t>(samples.size()))
-      samples.resize(static_cast<std::size_t>(plan.limit));
-    for (TaskSample& sample : samples) {
-      const auto [taken, is_new] = files.emplace(trace_file_name(sample.id), sample.id);
-      if (!is_new)
-        throw InputError(fmt::format("{}: the ids \"{}\" and \"{}\" would share the file {}; rename one", file.string(),
-                                     taken->second, sample.id, taken->first));
-      all.push_back(std::move(sample));
-    }
-  }
-  return all;
+std::vector<std::string> names_of(const std::set<Channel>& channels) {
+  std::vector<std::string> names;
+  for (const Channel channel : channels) names.emplace_back(to_string(channel));
+  return names;
 }
 
 // What decides the content of a sample's trace.
 Json plan_json(const Model& model, const TracePlan& plan) {
-  return {{"model", model.card().name}, {"fingerprint", model.card().fingerprint},
-          {"max_new", plan.max_new},    {"attention", plan.attention},
-          {"queries", plan.queries},    {"codec", plan.codec}};
+  return {{"model", model.card().name},
+          {"fingerprint", model.card().fingerprint},
+          {"max_new", plan.max_new},
+          {"channels", names_of(plan.channels)},
+          {"attention", plan.attention},
+          {"queries", plan.queries},
+          {"codec", plan.codec},
+          {"truncate", to_string(plan.truncate)},
+          {"max_prompt", plan.truncate == Truncate::error ? 0 : plan.max_prompt}};  // else it only refuses
 }
 
 // The folder belongs to the first plan that recorded into it.
@@ -106,16 +64,7 @@ void claim_folder(const std::filesystem::path& out, const Json& wanted) {
   }
 }
 
-bool is_finished(const std::filesystem::path& file, const std::string& id) {
-  if (!std::filesystem::exists(file)) return false;
-  try {
-    return Trace::open(file).sample().id == id;
-  } catch (const Error&) {
-    return false;  // damaged: recorded again
-  }
-}
-
-Sample describe(const Model& model, const Job& job, const std::vector<Token>& answer) {
+Sample describe(const Model& model, const TraceJob& job, const std::vector<Token>& answer) {
   Sample sample;
   sample.id = job.sample.id;
   sample.task = job.sample.task;
@@ -131,17 +80,41 @@ Sample describe(const Model& model, const Job& job, const std::vector<Token>& an
   sample.text_offsets = job.prompt.text_offsets;
   sample.segments = job.prompt.segments;
   sample.evidence = job.prompt.evidence;
+  sample.truncated = job.prompt.truncated;
   return sample;
 }
 
-std::int64_t record_one(Model& model, const TracePlan& plan, const Job& job, const std::filesystem::path& file) {
+// A file that is damaged, or of a sample that has changed since, is recorded again.
+bool is_finished(const Model& model, const TraceJob& job, const std::filesystem::path& file) {
+  if (!std::filesystem::exists(file)) return false;
+  try {
+    const Sample found = Trace::open(file).sample();
+    const std::span<const Token> tokens = found.tokens;
+    const auto answer = tokens.subspan(static_cast<std::size_t>(found.segments.prompt_end));
+    Sample wanted = describe(model, job, {answer.begin(), answer.end()});
+    wanted.answer_text = found.answer_text;  // a zero byte at its end doesn't survive the file
+    return found == wanted && (job.answer.empty() || std::ranges::equal(job.answer, answer));
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job, const std::filesystem::path& file) {
   const auto layers = static_cast<int>(model.card().layers.size());
-  const RecordOptions options{parse_layers(plan.attention, layers), plan.queries == "all",
-                              plan.codec == "deflate" ? Codec::deflate : Codec::none};
-  TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(), options);
-  Recorder recorder(writer, model.card(), job.prompt.segments, options.attention);
-  Model::RecordRequest request{job.prompt.tokens, job.answer, job.max_new,
-                               std::vector<bool>(static_cast<std::size_t>(layers), true)};
+  const std::vector<bool> matrices = parse_layers(plan.attention, layers);
+  const auto wanted = [&](Channel channel) { return plan.channels.contains(channel); };
+  TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(),
+                     {.attention = matrices,
+                      .all_queries = plan.queries == "all",
+                      .codec = plan.codec == "deflate" ? Codec::deflate : Codec::none,
+                      .channels = plan.channels});
+  Recorder recorder(writer, model, job.prompt.segments, {plan.channels, matrices, plan.threads});
+  const Model::RecordRequest request{
+      .prompt = job.prompt.tokens,
+      .answer = job.answer,
+      .max_new = job.max_new,
+      .attention = wanted(Channel::column_sums) ? std::vector<bool>(matrices.size(), true) : matrices,
+      .unrotated_queries = wanted(Channel::query_mean) || wanted(Channel::query_second_moment)};
   const std::vector<Token> answer = model.record(request, [&](const LayerBlock& block) { recorder.take(block); });
   recorder.finish();
   const Sample sample = describe(model, job, answer);
@@ -150,6 +123,26 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const Job& job, con
 }
 
 }  // namespace
+
+std::set<Channel> sweep_channels() {
+  std::set<Channel> channels(kChannels.begin(), kChannels.end());
+  channels.erase(Channel::attention);
+  return channels;
+}
+
+std::set<Channel> parse_channels(const std::vector<std::string>& names, const std::string& where) {
+  const std::set<Channel> all = sweep_channels();
+  std::set<Channel> channels;
+  for (const std::string& name : names) {
+    const auto found = std::ranges::find(all, name, [](Channel channel) { return to_string(channel); });
+    if (found == all.end()) {
+      throw InputError(fmt::format("{}: no channel \"{}\"{}; there are {}", where, name,
+                                   suggestion(name, names_of(all)), fmt::join(names_of(all), ", ")));
+    }
+    channels.insert(*found);
+  }
+  return channels;
+}
 
 std::vector<bool> parse_layers(const std::string& text, int layers) {
   if (text == "all" || text == "none") return std::vector<bool>(static_cast<std::size_t>(layers), text == "all");
@@ -172,7 +165,7 @@ std::vector<bool> parse_layers(const std::string& text, int layers) {
 TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out,
                            const Progress& progress) {
   parse_layers(plan.attention, static_cast<int>(model.card().layers.size()));  // wrong now, not after an hour
-  const std::vector<TaskSample> samples = read_all(plan);
+  const std::vector<TaskSample> samples = read_samples(plan);
   for (const TaskSample& sample : samples) make_job(model, plan, sample);  // so is a prompt that is too long
   std::error_code error;
   std::filesystem::create_directories(out, error);
@@ -186,11 +179,13 @@ TraceSummary record_traces(Model& model, const TracePlan& plan, const std::files
   for (const TaskSample& sample : samples) {
     progress("trace", summary.recorded + summary.resumed, total, sample.id);
     const std::filesystem::path file = out / trace_file_name(sample.id);
-    if (is_finished(file, sample.id)) {
+    const TraceJob job = make_job(model, plan, sample);
+    summary.truncated += job.prompt.truncated > 0 ? 1 : 0;
+    if (is_finished(model, job, file)) {
       ++summary.resumed;
       continue;
     }
-    summary.tokens += record_one(model, plan, make_job(model, plan, sample), file);
+    summary.tokens += record_one(model, plan, job, file);
     ++summary.recorded;
     write_trace_index(out);
   }

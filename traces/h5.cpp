@@ -304,6 +304,10 @@ void write_attribute(const Object& object, const std::string& name, double value
   write_scalar_attribute(object, name, type_of(Type::f64), &value);
 }
 
+bool has_attribute(const Object& object, const std::string& name) {
+  return checked(H5Aexists(object.id(), name.c_str()), object.name, "can't be read") > 0;
+}
+
 std::string text_attribute(const Object& object, const std::string& name) {
   const Object attribute = open_attribute(object, name);
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);

@@ -86,6 +86,7 @@ std::vector<std::string> read_texts(const Object& parent, const std::string& nam
 void write_attribute(const Object& object, const std::string& name, const std::string& text);
 void write_attribute(const Object& object, const std::string& name, std::int64_t value);
 void write_attribute(const Object& object, const std::string& name, double value);
+bool has_attribute(const Object& object, const std::string& name);
 std::string text_attribute(const Object& object, const std::string& name);
 std::int64_t integer_attribute(const Object& object, const std::string& name);
 double real_attribute(const Object& object, const std::string& name);

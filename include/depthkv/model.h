@@ -53,6 +53,12 @@ class Branches {
   virtual std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) = 0;
 };
 
+// One turn of a conversation. The roles that every chat template knows: system (first only), user, assistant.
+struct Message {
+  std::string role;
+  std::string content;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -60,9 +66,9 @@ class Model {
 
   virtual std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const = 0;
   virtual std::string detokenize(std::span<const Token> tokens) const = 0;  // exact bytes, special tokens included
-  // The user's message inside the model's chat template, up to
-  // where the answer starts; the bare message if it has none.
-  virtual std::string chat(std::string_view user_message) const = 0;
+  // The messages inside the model's chat template, up to where the answer
+  // starts; if it has none, their contents with blank lines between them.
+  virtual std::string chat(std::span<const Message> messages) const = 0;
 
   // Runs the prompt, then the answer, with the full cache, and hands every computed row of every layer to `sink`.
   // A given answer is teacher-forced; otherwise up to max_new tokens are decoded greedily (end token included in the
@@ -71,7 +77,7 @@ class Model {
     std::span<const Token> prompt;
     std::span<const Token> answer;  // empty: generate
     std::int64_t max_new = 0;
-    std::vector<bool> attention;    // per layer: whether the rows of its softmax are wanted
+    std::vector<bool> attention;  // per layer: whether the rows of its softmax are wanted
     bool unrotated_queries = false;
   };
   virtual std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) = 0;

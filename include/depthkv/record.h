@@ -2,20 +2,31 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "depthkv/model.h"
 #include "depthkv/progress.h"
+#include "depthkv/tasks.h"
 #include "depthkv/trace.h"
 
 namespace depthkv {
 
+// What a sweep over the built-in policies needs: everything but attention matrices.
+std::set<Channel> sweep_channels();
+
+// Channels by name; "attention" isn't among them, since it is chosen by layer. Throws InputError.
+std::set<Channel> parse_channels(const std::vector<std::string>& names, const std::string& where);
+
 struct TracePlan {
   std::filesystem::path model;
-  std::vector<std::filesystem::path> tasks;
-  std::int64_t limit = 0;          // samples per task file, 0: all
-  std::int64_t max_new = 64;       // most answer tokens recorded per sample (the task's own bound still holds)
+  std::vector<TaskSource> tasks;
+  std::int64_t limit = 0;               // samples per task file, 0: all
+  std::int64_t max_prompt = 0;          // most prompt tokens, 0: what the model's context leaves beside the answer
+  Truncate truncate = Truncate::error;  // what to do with a longer prompt
+  std::int64_t max_new = 64;            // most answer tokens recorded per sample (the task's own bound still holds)
+  std::set<Channel> channels = sweep_channels();
   std::string attention = "none";  // all, none, or layers: "0,3,7"
   std::string queries = "rows";    // rows (last 128 before each cut and everything after the context) or all
   std::string codec = "none";      // none or deflate
@@ -24,14 +35,16 @@ struct TracePlan {
 
 struct TraceSummary {
   std::int64_t recorded = 0;
-  std::int64_t resumed = 0;  // were there already
-  std::int64_t tokens = 0;   // of the recorded ones
+  std::int64_t resumed = 0;    // were there already
+  std::int64_t truncated = 0;  // of both
+  std::int64_t tokens = 0;     // of the recorded ones
   double seconds = 0;
 };
 
 // Records every sample of the plan into `out`, one file each, then index.h5. Finished samples of the same model and
-// plan are left as they are. Throws InputError before any work if the plan can't be carried out (unknown layer, prompt
-// plus answer longer than the model's context, folder not writable, folder holding another model's traces).
+// plan are left as they are, unless the task has changed. Throws InputError before any work if the plan can't be
+// carried out (unknown layer, a prompt that is too long and may not be cut, folder not writable, folder holding another
+// model's traces).
 TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out,
                            const Progress& progress);
 

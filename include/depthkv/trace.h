@@ -64,7 +64,7 @@ struct ModelCard {
 struct Sample {
   std::string id;
   std::string task;
-  std::string metric;  // task score: rouge1, f1, choice, exact_number, string_match_all, nll
+  std::string metric;  // task score, one of metric_names()
   std::string source;
   std::string license;
   std::string prompt_text;  // context and question, framed by the chat template; UTF-8
@@ -75,7 +75,9 @@ struct Sample {
   std::vector<std::int32_t> text_offsets;  // byte offset of each prompt token in prompt_text
   Segments segments;
   std::vector<Span> evidence;  // token spans below context.end that hold what is needed to answer
+  std::int64_t truncated = 0;  // tokens that the context lost so that the prompt fits
 
+  bool operator==(const Sample&) const = default;
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
 };
 

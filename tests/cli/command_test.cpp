@@ -46,6 +46,30 @@ TEST_F(CommandTest, WrongPlansAndFlagsExitWithTwo) {
   expect_wrong({}, {"--help"});
 }
 
+TEST_F(CommandTest, WrongTaskFilesExitWithTwoBeforeAModelIsLoaded) {
+  const auto wrong = [&](const std::vector<std::string>& flags, const std::vector<std::string>& parts) {
+    std::vector<std::string> arguments{"trace", "--out", out_, "--tasks"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    expect_wrong(arguments, parts);
+    arguments.push_back("--dry-run");
+    expect_wrong(arguments, parts);
+    EXPECT_FALSE(std::filesystem::exists(out_));
+  };
+  const std::string foreign =
+      write_text(scratch_ / "f.jsonl", "{\"passage\": \"p\", \"query\": \"q\"}\n{\"passage\": 1.5}\n").string();
+  wrong({foreign}, {"f.jsonl:1", "no key \"context\""});
+  wrong({foreign, "--fields", "context=passage,question=query"}, {"f.jsonl:2", "passage is 1.5"});
+  wrong({foreign, "--fields", "context=passage", "--defaults", "metric=f1"}, {"f.jsonl:1", "no answers"});
+  wrong({foreign, "--fields", "contxt=passage"}, {"--fields", "\"contxt\"", "\"context\""});
+  wrong({foreign, "--defaults", "metric=f2"}, {"--defaults", "\"f2\"", "\"f1\""});
+  wrong({foreign, "--format", "chat"}, {"f.jsonl:1", "no key \"messages\""});
+  wrong({foreign, "--format", "chats"}, {"--format", "\"chat\""});
+  wrong({foreign, "--truncate", "start"}, {"--truncate", "error, middle, end"});
+  wrong({(scratch_ / "notes.pdf").string()}, {"--tasks", "notes.pdf", ".txt"});
+  wrong({(scratch_ / "notes.txt").string()}, {"notes.txt: no such task file"});
+  wrong({write_text(scratch_ / "latin.txt", "caf\xe9").string()}, {"latin.txt:1", "0xe9", "UTF-8"});
+}
+
 TEST_F(CommandTest, FolderThatCannotBeWrittenExitsWithTwo) {
   const std::string file = write_text(scratch_ / "file", "x").string();
   expect_wrong({"replay", traces_.string(), "--out", file + "/run"}, {"file/run", "--out"});

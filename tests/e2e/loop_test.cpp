@@ -32,7 +32,7 @@ class LoopTest : public testing::Test {
           R"(17"], "max_new_tokens": 12, "metric": "f1", "source": "test", "license": "CC0", "evidence": [[0, 20]]})" +
           "\n";
     }
-    plan_.tasks = {write_text(scratch_ / "t.jsonl", lines)};
+    plan_.tasks = {{write_text(scratch_ / "t.jsonl", lines)}};
     plan_.max_new = 12;
   }
 
@@ -138,6 +138,59 @@ TEST_F(LoopTest, ResumeSkipsFinishedSamplesAndAnInterruptionLosesOneAtMost) {
   EXPECT_EQ(rest.resumed, 1);
   EXPECT_EQ(rest.recorded, 2);
   EXPECT_EQ(record_traces(model_, plan_, traces_, kQuiet).recorded, 0);
+}
+
+TEST_F(LoopTest, TextChatAndTruncationAreRecordedAndReplayed) {
+  const std::string talk =
+      R"({"id": "chat", "messages": [{"role": "user", "content": "Grass grows, caf\u00e9s open, day after day."}, )"
+      R"({"role": "assistant", "content": "So it is."}, {"role": "user", "content": "Why?"}]})";
+  plan_.tasks = {{write_text(scratch_ / "notes.txt", "Rain falls on the hills, day after day, and runs to the sea.")},
+                 {write_text(scratch_ / "talk.jsonl", talk), TaskFormat::chat}};
+  plan_.tasks[0].format = TaskFormat::text;
+  plan_.truncate = Truncate::middle;
+  plan_.max_prompt = 90;
+  EXPECT_EQ(record_traces(model_, plan_, traces_, kQuiet).truncated, 1);
+  const TraceSet traces = open_trace_set(traces_);
+  const Sample chat = Trace::open(traces_ / "chat.h5").sample();
+  EXPECT_LE(chat.segments.prompt_end, 90);
+  EXPECT_GT(chat.truncated, 0);
+  EXPECT_THAT(chat.prompt_text, testing::StartsWith("<user>Grass"));
+  EXPECT_THAT(chat.prompt_text, testing::EndsWith("So it is.</assistant><user>Why?</user>"));
+  const Sample notes = Trace::open(traces_ / "notes.h5").sample();
+  EXPECT_EQ(notes.truncated, 0);
+  EXPECT_EQ(notes.metric, "none");
+  EXPECT_EQ(notes.answer_source, "generated");
+  EXPECT_EQ(notes.size() - notes.segments.prompt_end, plan_.max_new);
+  const ResultTable results = replay(traces, small_plan(Cut::prompt), registry_, kQuiet);
+  for (const VerifyRow& row : verify(model_, traces, results, {}, kQuiet).rows) {
+    EXPECT_TRUE(std::isfinite(row.kl));
+    EXPECT_TRUE(std::isnan(row.score));
+  }
+}
+
+TEST_F(LoopTest, PromptsThatAreTooLongAreRefusedBeforeAnyWork) {
+  plan_.max_prompt = 40;
+  EXPECT_THROW(record(), InputError);
+  EXPECT_FALSE(std::filesystem::exists(traces_));
+}
+
+TEST_F(LoopTest, AnotherTruncationNeedsAnotherFolder) {
+  plan_.truncate = Truncate::end;
+  plan_.max_prompt = 60;
+  record();
+  plan_.truncate = Truncate::middle;
+  EXPECT_THROW(record(), InputError);
+}
+
+TEST_F(LoopTest, SamplesThatChangedAreRecordedAgain) {
+  record();
+  std::string lines = read_text(plan_.tasks[0].file);
+  lines.replace(lines.find("box 1"), 5, "box 7");
+  write_text(plan_.tasks[0].file, lines);
+  const TraceSummary done = record_traces(model_, plan_, traces_, kQuiet);
+  EXPECT_EQ(done.recorded, 1);
+  EXPECT_EQ(done.resumed, 2);
+  EXPECT_THAT(Trace::open(traces_ / "s1.h5").sample().prompt_text, testing::HasSubstr("box 7"));
 }
 
 TEST_F(LoopTest, AnotherModelIsRefused) {

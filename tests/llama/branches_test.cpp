@@ -277,7 +277,7 @@ RC_GTEST_PROP(BranchesProperty, MaskedRowsAreTheUnmaskedOnesRenormalised, ()) {
 
 TEST(BranchesRealModel, PruningNothingCostsNothingAndPruningMuchDoes) {
   const auto model = open_real_model(128);
-  const auto prompt = model->tokenize(model->chat("List the first ten prime numbers."), true, true);
+  const auto prompt = model->tokenize(ask(*model, "List the first ten prime numbers."), true, true);
   const Recorded recorded = record_all(*model, prompt, {}, 24, {});
   KeepMask mask = KeepMask::everything(model->card());
   for (auto& layer : mask.pruned)

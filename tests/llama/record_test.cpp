@@ -103,7 +103,24 @@ TEST_P(TinyRecord, FirstLayerIsWhatTheWeightsSay) {
   };
   check("attn_v", layer.values, prompt.size(), 1);
   check("attn_k", layer.keys, 1, 1);
-  check("attn_q", layer.queries, 1, gemma ? 1 / std::sqrt(GetParam().head_dim) : 1);
+  const double scale = gemma ? 1 / std::sqrt(GetParam().head_dim) : 1;
+  check("attn_q", layer.queries, 1, scale);
+  check("attn_q", layer.unrotated, prompt.size(), scale);
+}
+
+TEST_P(TinyRecord, OutputProjectionIsTheFilesOwn) {
+  const auto model = open(16);
+  const LayerShape& shape = model->card().layers[1];
+  const auto weights = read_tensor(folder_ / "m.gguf", "blk.1.attn_output.weight");  // [D][heads * d]
+  const Tensor projection = model->output_projection(1);
+  EXPECT_EQ(projection.heads(), shape.query_heads);
+  EXPECT_EQ(projection.rows(), shape.head_dim);
+  EXPECT_EQ(projection.columns(), GetParam().embedding);
+  const std::int64_t inputs = std::int64_t{shape.query_heads} * shape.head_dim;
+  for (std::int64_t j = 0; j < projection.columns(); ++j)
+    for (std::int64_t i = 0; i < inputs; ++i)
+      ASSERT_EQ(projection.row(i / shape.head_dim, i % shape.head_dim)[static_cast<std::size_t>(j)],
+                weights[static_cast<std::size_t>(j * inputs + i)]);
 }
 
 TEST_P(TinyRecord, GeneratedAnswerIsRecordedLikeAGivenOne) {
@@ -162,7 +179,9 @@ TEST(Record, OnePromptTokenAndOneHead) {
   const auto model = open_llama_model({.model = folder / "m.gguf", .threads = 1});
   const Recorded recorded = record_all(*model, std::vector<Token>{5}, {}, 1, {true});
   EXPECT_EQ(recorded.answer.size(), 1U);
-  EXPECT_EQ(recorded.layers[0].attention[0][0], std::vector<float>{1.0F});
+  const std::vector<float>& row = recorded.layers[0].attention[0][0];
+  EXPECT_EQ(row[0], 1.0F);
+  EXPECT_EQ(std::count(row.begin() + 1, row.end(), 0.0F), static_cast<std::ptrdiff_t>(row.size()) - 1);
 }
 
 TEST(Record, ExceptionsOfTheSinkComeOut) {
@@ -179,7 +198,8 @@ TEST(Record, ExceptionsOfTheSinkComeOut) {
 
 TEST(RecordRealModel, AttentionIsTheSoftmaxOfRecordedQueriesAndKeys) {
   const auto model = open_real_model(64);
-  const std::string text = model->chat(
+  const std::string text = ask(
+      *model,
       "The lighthouse at Cape Wrath was first lit on Christmas Day in 1828. It was built by Robert Stevenson, whose "
       "family "
       "planned most of Scotland's lights, from granite that was cut at Clash Carnoch and rolled down to the site. For "

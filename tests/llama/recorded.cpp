@@ -34,6 +34,7 @@ void add(RecordedLayer& layer, const LayerShape& shape, const LayerBlock& block)
   ASSERT_EQ(block.data.size(), rows * static_cast<std::size_t>(heads * shape.head_dim));
   auto& all = queries ? layer.queries : block.channel == Channel::keys ? layer.keys : layer.values;
   all.insert(all.end(), block.data.begin(), block.data.end());
+  layer.unrotated.insert(layer.unrotated.end(), block.unrotated.begin(), block.unrotated.end());
 }
 
 }  // namespace
@@ -49,7 +50,7 @@ Recorded record_all(Model& model, std::span<const Token> prompt, std::span<const
     const auto layer = static_cast<std::size_t>(block.layer);
     add(recorded.layers.at(layer), recorded.card.layers.at(layer), block);
   };
-  recorded.answer = model.record({prompt, answer, max_new, attention}, sink);
+  recorded.answer = model.record({prompt, answer, max_new, attention, true}, sink);
   const auto total = static_cast<std::int64_t>(prompt.size() + recorded.answer.size());
   for (int layer = 0; layer < static_cast<int>(recorded.layers.size()); ++layer) {
     for (const Channel channel : {Channel::keys, Channel::values, Channel::queries})
@@ -89,6 +90,11 @@ std::vector<Token> random_tokens(std::size_t count, const ModelCard& card, std::
   std::vector<Token> tokens(count);
   for (Token& token : tokens) token = draw(random);
   return tokens;
+}
+
+std::string ask(const Model& model, const std::string& text) {
+  const Message message{"user", text};
+  return model.chat({&message, 1});
 }
 
 std::unique_ptr<Model> open_real_model(int batch) {

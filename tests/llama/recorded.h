@@ -2,6 +2,7 @@
 // What record() delivered, put together per layer.
 #pragma once
 #include <span>
+#include <string>
 #include <vector>
 
 #include "depthkv/model.h"
@@ -12,6 +13,7 @@ struct RecordedLayer {
   std::vector<float> keys;                                 // [position, KV heads, d]
   std::vector<float> values;                               // [position, KV heads, d]
   std::vector<float> queries;                              // [position, query heads, d]
+  std::vector<float> unrotated;                            // queries before rotation
   std::vector<std::vector<std::vector<float>>> attention;  // [position][query head][key]
 };
 
@@ -29,6 +31,9 @@ Recorded record_all(Model& model, std::span<const Token> prompt, std::span<const
 std::vector<std::vector<double>> recompute_attention(const Recorded& recorded, int layer, int head);
 
 std::vector<Token> random_tokens(std::size_t count, const ModelCard& card, std::uint32_t seed);
+
+// The text as the user's only message, inside the model's chat template.
+std::string ask(const Model& model, const std::string& text);
 
 // The model named by DEPTHKV_MODEL. Throws if it is unset.
 std::unique_ptr<Model> open_real_model(int batch);

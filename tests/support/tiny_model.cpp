@@ -279,8 +279,10 @@ std::string TinyModel::detokenize(std::span<const Token> tokens) const {
   return text;
 }
 
-std::string TinyModel::chat(std::string_view user_message) const {
-  return "<user>" + std::string(user_message) + "</user>";
+std::string TinyModel::chat(std::span<const Message> messages) const {
+  std::string text;
+  for (const Message& message : messages) text += fmt::format("<{0}>{1}</{0}>", message.role, message.content);
+  return text;
 }
 
 std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSink& sink) {

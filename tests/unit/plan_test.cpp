@@ -39,14 +39,17 @@ TEST_F(PlanTest, ReferenceYamlHoldsEveryKeyWithItsDefault) {
   // Every key that the code writes or reads is in the file.
   const std::string text = read_text(reference);
   for (const Flag& flag : plan_flags()) {
-    const std::string key = std::string(flag.key).substr(std::string(flag.key).find('.') + 1);
+    const std::string key = std::string(flag.key).substr(std::string(flag.key).rfind('.') + 1);
     EXPECT_THAT(text, HasSubstr(key + ":")) << flag.key;
   }
 }
 
 TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   const Plan plan = load(
-      "model: m.gguf\nthreads: 2\ntrace: {tasks: [a.jsonl], attention: [0, 3], queries: all, codec: deflate}\n"
+      "model: m.gguf\nthreads: 2\ntrace: {tasks: [a.jsonl, notes.txt, {path: b.log, format: chat, "
+      "fields: {messages: turns.all}, defaults: {metric: f1, source: 'a \"b\" \\ c'}}, {path: d.txt, defaults: "
+      "{question: \"Who?\\n\\tWhy?\"}}], truncate: middle, max_prompt: 900, attention: [0, 3], queries: all, codec: "
+      "deflate}\n"
       "replay: {cut: context, scorers: [\"snapkv:window=16\", h2o], protect: [4+32, 0+0], keep: [0.3, 1], "
       "layer_allocators: [\"depthkv:importance=1,2.5\"]}\n"
       "verify: {top: 2, keep: [0.3], rank_by: mass}\n");
@@ -54,6 +57,7 @@ TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   EXPECT_EQ(to_yaml(load(yaml), registry_), yaml);
   EXPECT_EQ(plan_hash(load(yaml).replay, registry_), plan_hash(plan.replay, registry_));
   EXPECT_EQ(plan.trace->attention, "0,3");
+  EXPECT_EQ(load(yaml).trace->tasks[3].defaults.question, "Who?\n\tWhy?");
 }
 
 TEST_F(PlanTest, HashTellsResultsApartButNotThreads) {
@@ -86,8 +90,72 @@ TEST_F(PlanTest, FlagsWinOverTheFile) {
 
 TEST_F(PlanTest, PathsAreRelativeToTheFile) {
   const Plan plan = load("trace: {tasks: [tasks/a.jsonl, ../b.jsonl]}");
-  EXPECT_EQ(plan.trace->tasks[0], scratch_ / "tasks/a.jsonl");
-  EXPECT_EQ(plan.trace->tasks[1], (scratch_ / "../b.jsonl").lexically_normal());
+  EXPECT_EQ(plan.trace->tasks[0].file, scratch_ / "tasks/a.jsonl");
+  EXPECT_EQ(plan.trace->tasks[1].file, (scratch_ / "../b.jsonl").lexically_normal());
+}
+
+TEST_F(PlanTest, TaskFilesSayHowTheyAreRead) {
+  const Plan plan = load(
+      "trace:\n  truncate: end\n  max_prompt: 500\n  tasks:\n    - a.jsonl\n    - b.txt\n    - path: c.json\n      "
+      "format: tasks\n"
+      "      fields: {context: passage, id: meta.key}\n      defaults: {metric: f1, max_new_tokens: 32, task: qa}\n");
+  EXPECT_EQ(plan.trace->truncate, Truncate::end);
+  EXPECT_EQ(plan.trace->max_prompt, 500);
+  const std::vector<TaskSource>& tasks = plan.trace->tasks;
+  ASSERT_EQ(tasks.size(), 3U);
+  EXPECT_EQ(tasks[0].format, TaskFormat::tasks);
+  EXPECT_EQ(tasks[1].format, TaskFormat::text);
+  EXPECT_EQ(tasks[2].file, scratch_ / "c.json");
+  EXPECT_EQ(tasks[2].fields, (std::map<std::string, std::string>{{"context", "passage"}, {"id", "meta.key"}}));
+  EXPECT_EQ(tasks[2].defaults.metric, "f1");
+  EXPECT_EQ(tasks[2].defaults.max_new_tokens, 32);
+  EXPECT_EQ(tasks[2].defaults.task, "qa");
+}
+
+TEST_F(PlanTest, FlagsForTaskFilesHoldForEachOfThem) {
+  const Plan plan = load("trace: {tasks: [a.jsonl, {path: b.jsonl, defaults: {task: mine}}]}",
+                         {{"trace.tasks.fields", {"context=passage,question=query"}},
+                          {"trace.tasks.defaults", {"metric=f1,question=Why, then?", "max_new_tokens=8"}},
+                          {"trace.truncate", {"middle"}}});
+  EXPECT_EQ(plan.trace->truncate, Truncate::middle);
+  for (const TaskSource& source : plan.trace->tasks) {
+    EXPECT_EQ(source.fields.at("question"), "query");
+    EXPECT_EQ(source.defaults.question, "Why, then?");
+    EXPECT_EQ(source.defaults.max_new_tokens, 8);
+    EXPECT_EQ(source.defaults.task, "");
+  }
+  EXPECT_EQ(plan.trace->tasks[1].file, scratch_ / "b.jsonl");
+  const Plan given = load("", {{"trace.tasks", {"x.log"}}, {"trace.tasks.format", {"chat"}}});
+  EXPECT_EQ(given.trace->tasks[0].file, std::filesystem::absolute("x.log"));
+  EXPECT_EQ(given.trace->tasks[0].format, TaskFormat::chat);
+}
+
+TEST_F(PlanTest, ErrorsAboutTaskFilesNameLineKeyAndWhatToDo) {
+  EXPECT_THAT(error("trace:\n  tasks:\n    - a.jsonl\n    - b.pdf\n"),
+              AllOf(HasSubstr("plan.yaml:4"), HasSubstr("b.pdf"), HasSubstr("tasks, text, chat")));
+  EXPECT_THAT(error("trace:\n  tasks:\n    - {path: a.jsonl,\n       feilds: {}}\n"),
+              AllOf(HasSubstr("plan.yaml:4"), HasSubstr("\"feilds\""), HasSubstr("\"fields\"")));
+  EXPECT_THAT(error("trace:\n  tasks:\n    - {path: a.jsonl, fields: {contxt: c}}\n"),
+              AllOf(HasSubstr("plan.yaml:3"), HasSubstr("\"contxt\""), HasSubstr("\"context\"")));
+  EXPECT_THAT(error("trace: {tasks: [{path: a.jsonl, defaults: {metric: f2}}]}"),
+              AllOf(HasSubstr("trace.tasks.defaults.metric"), HasSubstr("\"f2\""), HasSubstr("\"f1\"")));
+  EXPECT_THAT(error("trace: {tasks: [{path: a.jsonl, defaults: {max_new_tokens: -1}}]}"), HasSubstr("0 to 1000000"));
+  EXPECT_THAT(error("trace: {tasks: [{path: a, format: chats}]}"), HasSubstr("\"chat\""));
+  EXPECT_THAT(error("trace: {tasks: [{path: a, format: chat, fields: {context: c}}]}"), HasSubstr("\"context\""));
+  EXPECT_THAT(error("trace: {tasks: [{path: a.txt, fields: {context: c}}]}"), HasSubstr("no fields"));
+  EXPECT_THAT(error("trace: {tasks: [{format: chat}]}"), HasSubstr("without a path"));
+  EXPECT_THAT(error("trace: {tasks: [[a.jsonl]]}"), HasSubstr("a list"));
+  EXPECT_THAT(error("trace: {tasks: [a.jsonl], truncate: midle}"), HasSubstr("\"middle\""));
+  EXPECT_THAT(error("trace: {tasks: [a.jsonl], max_prompt: -1}"), HasSubstr("trace.max_prompt"));
+  EXPECT_THAT(error("trace: {tasks: [a.jsonl]}", {{"trace.tasks.fields", {"context"}}}),
+              AllOf(HasSubstr("--fields"), HasSubstr("name=value")));
+  EXPECT_THAT(error("trace: {tasks: [a.jsonl]}", {{"trace.tasks.fields", {"contxt=c"}}}),
+              AllOf(HasSubstr("--fields"), HasSubstr("\"context\"")));
+  EXPECT_THAT(error("trace: {tasks: [a.jsonl]}", {{"trace.tasks.defaults", {"metric=f1,metric=f1"}}}),
+              HasSubstr("twice"));
+  EXPECT_THAT(error("", {{"trace.tasks", {"a.pdf"}}}), AllOf(HasSubstr("--tasks"), HasSubstr("a.pdf")));
+  EXPECT_THAT(error("", {{"trace.tasks.format", {"chat"}}}), HasSubstr("names no task file"));
+  EXPECT_THAT(error("trace: 3", {{"trace.limit", {"1"}}}), HasSubstr("a single value"));
 }
 
 TEST_F(PlanTest, ErrorsNameLineKeyAndWhatToDo) {
@@ -109,7 +177,7 @@ TEST_F(PlanTest, ErrorsNameLineKeyAndWhatToDo) {
   EXPECT_THAT(error("threads: many"), HasSubstr("a whole number"));
   EXPECT_THAT(error("threads: -1"), HasSubstr("0 to"));
   EXPECT_THAT(error("trace: {limit: 1}"), HasSubstr("trace.tasks"));
-  EXPECT_THAT(error("traces: x\ntrace: {tasks: [a]}"), HasSubstr("keep one"));
+  EXPECT_THAT(error("traces: x\ntrace: {tasks: [a.txt]}"), HasSubstr("keep one"));
   EXPECT_THAT(error("verify: {keep: [0.33]}"), HasSubstr("0.33"));
   EXPECT_THAT(error("replay: {cut: prompt}\nreplay: {cut: context}"), HasSubstr("twice"));
   EXPECT_THAT(error("replay: [1, 2]"), HasSubstr("a list"));

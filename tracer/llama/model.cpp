@@ -103,7 +103,7 @@ std::string LlamaModel::detokenize(std::span<const Token> tokens) const {
   return text_of(llama_model_get_vocab(model_.get()), tokens);
 }
 
-std::string LlamaModel::chat(std::string_view user_message) const { return chat_prompt(model_.get(), user_message); }
+std::string LlamaModel::chat(std::span<const Message> messages) const { return chat_prompt(model_.get(), messages); }
 
 std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerSink& sink) {
   const auto prompt = static_cast<std::int64_t>(request.prompt.size());

@@ -13,7 +13,7 @@ class LlamaModel : public Model {
   const ModelCard& card() const override { return card_; }
   std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const override;
   std::string detokenize(std::span<const Token> tokens) const override;
-  std::string chat(std::string_view user_message) const override;
+  std::string chat(std::span<const Message> messages) const override;
   std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) override;
   Tensor output_projection(int layer) const override;
   std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,

@@ -26,8 +26,7 @@ struct RopeParams {
   explicit RopeParams(const ggml_tensor& rope)
       : n_dims(rope.op_params[1]), mode(rope.op_params[2]), n_ctx_orig(rope.op_params[4]) {
     float* const reals[] = {&freq_base, &freq_scale, &ext_factor, &attn_factor, &beta_fast, &beta_slow};
-    for (std::size_t i = 0; i < std::size(reals); ++i)
-      std::memcpy(reals[i], rope.op_params + 5 + i, sizeof(float));
+    for (std::size_t i = 0; i < std::size(reals); ++i) std::memcpy(reals[i], rope.op_params + 5 + i, sizeof(float));
   }
   // What the rotation multiplies lengths by; YaRN's is not 1.
   float magnitude() const {
@@ -43,9 +42,10 @@ const ggml_tensor& rope_below(const ggml_tensor& node) {
                         at->op == GGML_OP_CONT || at->op == GGML_OP_SCALE;
     if (!passes) break;
   }
-  throw Error(fmt::format("{} comes from {}, expected a rotation; record this model without query_mean and "
-                          "query_second_moment",
-                          node.name, at == nullptr ? "nothing" : ggml_op_name(at->op)));
+  throw Error(
+      fmt::format("{} comes from {}, expected a rotation; record this model without query_mean and "
+                  "query_second_moment",
+                  node.name, at == nullptr ? "nothing" : ggml_op_name(at->op)));
 }
 
 ggml_tensor* copy_of(ggml_context* context, const ggml_tensor& node) {
@@ -56,8 +56,7 @@ ggml_tensor* copy_of(ggml_context* context, const ggml_tensor& node) {
 
 }  // namespace
 
-Unrotation::Unrotation(int threads)
-    : backend_(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr)) {
+Unrotation::Unrotation(int threads) : backend_(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr)) {
   if (!backend_) throw Error("the engine has no CPU back end, which undoing rotations needs");
   auto* registry = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend_.get()));
   void* found = ggml_backend_reg_get_proc_address(registry, "ggml_backend_set_n_threads");
@@ -71,21 +70,22 @@ std::span<const float> Unrotation::undo(const ggml_tensor& node, std::span<const
   const std::int64_t rows = node.ne[1];
   const std::int64_t heads = node.ne[2];
   if (rope.src[1]->ne[0] != rows)
-    throw Error(fmt::format("{} rotates {} rows by {} positions, expected one each; record this model without "
-                            "query_mean and query_second_moment",
-                            rope.name, rows, rope.src[1]->ne[0]));
+    throw Error(
+        fmt::format("{} rotates {} rows by {} positions, expected one each; record this model without "
+                    "query_mean and query_second_moment",
+                    rope.name, rows, rope.src[1]->ne[0]));
   const std::size_t needed = 3 * queries.size_bytes() + ggml_graph_overhead() + 16 * ggml_tensor_overhead() +
                              ggml_nbytes(rope.src[1]) + (std::size_t{1} << 16);
   if (memory_.size() < needed) memory_.resize(needed);
-  const std::unique_ptr<ggml_context, decltype(&ggml_free)> context(
-      ggml_init({memory_.size(), memory_.data(), false}), ggml_free);
+  const std::unique_ptr<ggml_context, decltype(&ggml_free)> context(ggml_init({memory_.size(), memory_.data(), false}),
+                                                                    ggml_free);
   ggml_tensor* rotated = ggml_new_tensor_3d(context.get(), GGML_TYPE_F32, d, heads, rows);
   std::memcpy(rotated->data, queries.data(), queries.size_bytes());
   ggml_tensor* factors = rope.src[2] != nullptr ? copy_of(context.get(), *rope.src[2]) : nullptr;
-  ggml_tensor* result = ggml_rope_ext_back(context.get(), rotated, copy_of(context.get(), *rope.src[1]), factors,
-                                           params.n_dims, params.mode, params.n_ctx_orig, params.freq_base,
-                                           params.freq_scale, params.ext_factor, params.attn_factor, params.beta_fast,
-                                           params.beta_slow);
+  ggml_tensor* result =
+      ggml_rope_ext_back(context.get(), rotated, copy_of(context.get(), *rope.src[1]), factors, params.n_dims,
+                         params.mode, params.n_ctx_orig, params.freq_base, params.freq_scale, params.ext_factor,
+                         params.attn_factor, params.beta_fast, params.beta_slow);
   ggml_cgraph* graph = ggml_new_graph(context.get());
   ggml_build_forward_expand(graph, result);
   if (ggml_backend_graph_compute(backend_.get(), graph) != GGML_STATUS_SUCCESS)

@@ -25,6 +25,12 @@ void check_length(std::string_view text) {
         fmt::format("a text of {} bytes was given to the tokenizer, at most 512 MiB is possible", text.size()));
 }
 
+std::string without_template(std::span<const Message> messages) {
+  std::string text;
+  for (const Message& message : messages) text += (text.empty() ? "" : "\n\n") + message.content;
+  return text;
+}
+
 }  // namespace
 
 std::vector<Token> tokenize_text(const llama_vocab* vocab, std::string_view text, bool with_bos, bool parse_special) {
@@ -75,17 +81,21 @@ std::string text_of(const llama_vocab* vocab, std::span<const Token> tokens) {
   return text;
 }
 
-std::string chat_prompt(const llama_model* model, std::string_view user_message) {
+std::string chat_prompt(const llama_model* model, std::span<const Message> messages) {
   const char* chat_template = llama_model_chat_template(model, nullptr);
-  if (chat_template == nullptr) return std::string(user_message);
-  if (user_message.find('\0') != std::string_view::npos)
-    throw InputError("a message holds a NUL byte, which chat templates cannot carry; remove it from the task's text");
-  check_length(user_message);
-  const std::string content(user_message);
-  const llama_chat_message message{"user", content.c_str()};
-  std::string text(2 * content.size() + 256, '\0');
+  if (chat_template == nullptr) return without_template(messages);
+  std::vector<llama_chat_message> turns;
+  std::size_t size = 256;  // room for the template's own text, mostly
+  for (const Message& message : messages) {
+    if (message.content.find('\0') != std::string::npos)
+      throw InputError("a message holds a NUL byte, which chat templates cannot carry; remove it from the task's text");
+    check_length(message.content);
+    turns.push_back({message.role.c_str(), message.content.c_str()});
+    size += 2 * (message.role.size() + message.content.size());
+  }
+  std::string text(size, '\0');
   const auto run = [&] {
-    return llama_chat_apply_template(chat_template, &message, 1, true, text.data(),
+    return llama_chat_apply_template(chat_template, turns.data(), turns.size(), true, text.data(),
                                      static_cast<std::int32_t>(text.size()));
   };
   std::int32_t length = run();

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a recorded sample's statistics are, against plain loops over what the model handed out.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "depthkv/ops.h"
+#include "support/files.h"
+#include "support/scratch.h"
+#include "support/tiny_model.h"
+#include "tracer/jobs.h"
+#include "tracer/moments.h"
+
+namespace depthkv {
+namespace {
+
+const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
+
+class Recorded : public testing::Test {
+ protected:
+  Recorded() {
+    plan_.tasks = {{write_text(scratch_ / "t.jsonl",
+                               R"({"id": "s", "context": "The code of the box is 417. Grass grows in the rain.", )"
+                               R"("question": "What is the code?", "answers": ["417"], "max_new_tokens": 9, )"
+                               R"("metric": "f1"})"
+                               "\n")}};
+    plan_.attention = "all";
+    plan_.queries = "all";
+  }
+  Trace record() {
+    record_traces(model_, plan_, scratch_ / "traces", kQuiet);
+    return Trace::open(scratch_ / "traces/s.h5");
+  }
+
+  ScratchDirectory scratch_;
+  TinyModel model_{TinyModelOptions{.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 6, .batch = 17}};
+  TracePlan plan_;
+};
+
+TEST_F(Recorded, ColumnSumsAddUpTheAttentionOfRowsBelowTheCut) {
+  const Trace trace = record();
+  for (int layer = 0; layer < 2; ++layer) {
+    for (const Cut cut : {Cut::context, Cut::prompt}) {
+      const std::int64_t at = trace.sample().segments.at(cut);
+      const Tensor sums = trace.column_sums(layer, cut);
+      const Tensor attention = trace.attention(layer, {0, at});
+      for (std::int64_t h = 0; h < 4; ++h) {
+        for (std::int64_t j = 0; j < at; ++j) {
+          double sum = 0;
+          for (std::int64_t i = 0; i < at; ++i) sum += attention.row(h, i)[static_cast<std::size_t>(j)];
+          EXPECT_NEAR(sums.row(h, 0)[static_cast<std::size_t>(j)], sum, 1e-3 * (1 + sum));  // the matrix is rounded
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Recorded, ValueOutputNormsAreThoseOfTheProjectedValues) {
+  const Trace trace = record();
+  for (int layer = 0; layer < 2; ++layer) {
+    const Tensor values = trace.values(layer);
+    const Tensor weights = model_.output_projection(layer);
+    const Tensor expected = ops_for(Device::reference).projected_norms(values.view(), weights.view());
+    for (const Norm norm : {Norm::l1, Norm::l2}) {
+      const Tensor found = trace.value_output_norms(layer, norm);
+      for (std::int64_t h = 0; h < 4; ++h)
+        for (std::int64_t t = 0; t < trace.sample().size(); ++t)
+          EXPECT_NEAR(found.row(h, 0)[static_cast<std::size_t>(t)], expected.row(h, t)[static_cast<std::size_t>(norm)],
+                      1e-5);
+    }
+  }
+}
+
+TEST_F(Recorded, QueryMomentsAreThoseOfUnrotatedQueriesBelowTheCut) {
+  const Trace trace = record();
+  std::vector<std::vector<float>> rows(2);  // [layer]: [row][head][i]
+  const std::vector<Token>& tokens = trace.sample().tokens;
+  model_.record({tokens, {}, 0, {}, true}, [&](const LayerBlock& block) {
+    auto& layer = rows[static_cast<std::size_t>(block.layer)];
+    if (block.channel == Channel::queries) layer.insert(layer.end(), block.unrotated.begin(), block.unrotated.end());
+  });
+  for (int layer = 0; layer < 2; ++layer) {
+    for (const Cut cut : {Cut::context, Cut::prompt}) {
+      const std::int64_t at = trace.sample().segments.at(cut);
+      const auto x = [&](std::int64_t row, std::int64_t head, std::int64_t i) {
+        return static_cast<double>(
+            rows[static_cast<std::size_t>(layer)][static_cast<std::size_t>((row * 4 + head) * 6 + i)]);
+      };
+      for (std::int64_t h = 0; h < 4; ++h) {
+        for (std::int64_t i = 0; i < 6; ++i) {
+          double mean = 0;
+          for (std::int64_t r = 0; r < at; ++r) mean += x(r, h, i) / static_cast<double>(at);
+          EXPECT_NEAR(trace.query_mean(layer, cut).row(h, 0)[static_cast<std::size_t>(i)], mean, 1e-5);
+          for (std::int64_t j = 0; j < 6; ++j) {
+            double second = 0;
+            for (std::int64_t r = 0; r < at; ++r) second += x(r, h, i) * x(r, h, j) / static_cast<double>(at);
+            EXPECT_NEAR(trace.query_second_moment(layer, cut).row(h, i)[static_cast<std::size_t>(j)], second, 1e-4);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Recorded, OnlyTheChannelsAskedForAreRecorded) {
+  plan_.channels = {Channel::keys, Channel::query_mean};
+  plan_.attention = "1";
+  const Trace trace = record();
+  for (const Channel channel : kChannels) {
+    const bool wanted = channel == Channel::keys || channel == Channel::query_mean;
+    EXPECT_EQ(trace.has(channel, 0), wanted) << to_string(channel);
+    EXPECT_EQ(trace.has(channel, 1), wanted || channel == Channel::attention) << to_string(channel);
+  }
+}
+
+TEST_F(Recorded, ThreadsDoNotChangeTheBytes) {
+  plan_.threads = 1;
+  record();
+  const std::string one = read_text(scratch_ / "traces/s.h5");
+  std::filesystem::remove_all(scratch_ / "traces");
+  plan_.threads = 3;
+  record();
+  EXPECT_EQ(read_text(scratch_ / "traces/s.h5"), one);
+}
+
+RC_GTEST_PROP(MomentsProperty, PartsAddUpToTheWhole, ()) {
+  const auto heads = *rc::gen::inRange<std::int64_t>(1, 4);
+  const auto width = *rc::gen::inRange<std::int64_t>(1, 9);
+  const auto count = *rc::gen::inRange<std::int64_t>(0, 150);
+  const auto split = *rc::gen::inRange<std::int64_t>(0, count + 1);
+  std::mt19937 random(*rc::gen::arbitrary<std::uint32_t>());
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(static_cast<std::size_t>(count * heads * width));
+  for (float& x : rows) x = normal(random);
+  Moments whole(heads, width);
+  Moments first(heads, width);
+  Moments second(heads, width);
+  const auto middle = static_cast<std::size_t>(split * heads * width);
+  for (std::int64_t h = 0; h < heads; ++h) {
+    whole.add(h, rows);
+    first.add(h, std::span(rows).first(middle));
+    second.add(h, std::span(rows).subspan(middle));
+  }
+  first += second;
+  const auto size = static_cast<std::size_t>(heads * width * width);
+  std::vector<float> a(size);
+  std::vector<float> b(size);
+  whole.second(count, a);
+  first.second(count, b);
+  for (std::size_t i = 0; i < size; ++i) RC_ASSERT(std::abs(a[i] - b[i]) <= 1e-5F);
+  for (std::int64_t h = 0; h < heads; ++h) {
+    for (std::int64_t i = 0; i < width * width; ++i) {
+      double sum = 0;
+      for (std::int64_t r = 0; r < count; ++r) {
+        const float* x = rows.data() + (r * heads + h) * width;
+        sum += static_cast<double>(x[i / width]) * static_cast<double>(x[i % width]) / static_cast<double>(count);
+      }
+      RC_ASSERT(std::abs(a[static_cast<std::size_t>(h * width * width + i)] - sum) <= 1e-5);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace depthkv

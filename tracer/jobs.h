@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a trace plan asks of a model, sample by sample.
+#pragma once
+#include "depthkv/record.h"
+#include "depthkv/tasks.h"
+
+namespace depthkv {
+
+struct TraceJob {
+  TaskSample sample;
+  Prompt prompt;
+  std::vector<Token> answer;  // the reference, where it is teacher-forced
+  std::int64_t max_new = 0;   // most tokens generated, where it isn't
+
+  std::int64_t answer_capacity() const { return answer.empty() ? max_new : static_cast<std::int64_t>(answer.size()); }
+  std::int64_t capacity() const { return static_cast<std::int64_t>(prompt.tokens.size()) + answer_capacity(); }
+};
+
+// The samples of all task files. Throws InputError as read_tasks(), and on two ids that would name the same trace.
+std::vector<TaskSample> read_samples(const TracePlan& plan);
+
+// Throws InputError as make_prompt().
+TraceJob make_job(const Model& model, const TracePlan& plan, const TaskSample& sample);
+
+}  // namespace depthkv
