@@ -9,8 +9,8 @@
 #include <numeric>
 
 #include "depthkv/error.h"
-#include "replay/features.h"
 #include "kernels/parallel.h"
+#include "replay/features.h"
 
 namespace depthkv {
 namespace {
@@ -59,7 +59,11 @@ class LayerPass {
 
   RankedSample run() {
     RankedSample sample;
-    sample.shape = {cut_, trace_.model().layers};
+    const std::vector<int> layers = prunable_layers(trace_.model());
+    if (layers.empty())
+      throw InputError(fmt::format("{}: every layer of {} has a sliding window, so nothing can be pruned",
+                                   trace_.path().string(), trace_.model().name));
+    sample.shape = prunable_shape(trace_.model(), cut_);
     const Span judged = plan_rows(trace_.query_rows(), cut_, 0).judged;
     sample.judged_rows = judged.end - judged.begin;
     sample.skipped.resize(policies_.rankers.size());
@@ -72,13 +76,13 @@ class LayerPass {
       sample.layers[r].resize(sample.shape.layers.size());
     }
     const LoadRequest load = load_request();
-    for (int layer = 0; layer < static_cast<int>(sample.shape.layers.size()); ++layer) {
-      const LayerData data = load_layer(trace_, layer, load, ops_);
+    for (index_ = 0; index_ < layers.size(); ++index_) {
+      const LayerData data = load_layer(trace_, layers[index_], load, ops_);
       rank(data, sample);
       if (request_.judged) measure(data, Rows::judged, sample);
       if (request_.observed) measure(data, Rows::observed, sample);
       if (!request_.keep_rankings) {
-        for (const std::size_t r : active_) sample.layers[r][static_cast<std::size_t>(layer)].ranking = {};
+        for (const std::size_t r : active_) sample.layers[r][index_].ranking = {};
       }
     }
     return sample;
@@ -95,12 +99,11 @@ class LayerPass {
   }
 
   void rank(const LayerData& data, RankedSample& sample) const {
-    const auto layer = static_cast<std::size_t>(data.features.layer);
     parallel_for(static_cast<std::int64_t>(active_.size()), plan_.threads, [&](std::int64_t i) {
       const std::size_t r = active_[static_cast<std::size_t>(i)];
       const Ranker& ranker = policies_.rankers[r];
       const Tensor scores = ranker.scorer.score(data.features, ops_);
-      RankedLayer& ranked = sample.layers[r][layer];
+      RankedLayer& ranked = sample.layers[r][index_];
       ranked.ranking = ops_.rank(scores.view(), ranker.protect);
       for (const HeadAllocator& allocator : policies_.head_allocators) {
         ranked.splits.push_back(allocator.prepare({scores.view(), &ranked.ranking, ranker.protect}));
@@ -118,7 +121,7 @@ class LayerPass {
     parallel_for(static_cast<std::int64_t>(sums.size()), plan_.threads, [&](std::int64_t task) {
       const auto index = static_cast<std::size_t>(task);
       const auto g = static_cast<std::int64_t>(index % heads);
-      const RankedLayer& ranked = layer_of(sample, index / heads, data);
+      const RankedLayer& ranked = layer_of(sample, index / heads);
       ops_.accumulate_losses(
           {attention.head_range(g * shape.group(), shape.group()),
            data.values.view().row_range(0, attention.columns).head_range(g, 1), ranked.ranking.head(g)},
@@ -129,7 +132,7 @@ class LayerPass {
       const auto last = first + static_cast<std::ptrdiff_t>(heads);
       const double energy =
           std::accumulate(first, last, 0.0, [](double sum, const LossCurves& c) { return sum + c.energy; });
-      RankedLayer& ranked = layer_of(sample, i, data);
+      RankedLayer& ranked = layer_of(sample, i);
       std::vector<HeadCurves>& curves = rows == Rows::judged ? ranked.judged : ranked.observed;
       std::transform(first, last, std::back_inserter(curves),
                      [&](const LossCurves& c) { return to_losses(c, energy); });
@@ -146,8 +149,8 @@ class LayerPass {
     return data.window.view().row_range(data.window.rows() - rows, rows).first_columns(cut_);
   }
 
-  RankedLayer& layer_of(RankedSample& sample, std::size_t active_index, const LayerData& data) const {
-    return sample.layers[active_[active_index]][static_cast<std::size_t>(data.features.layer)];
+  RankedLayer& layer_of(RankedSample& sample, std::size_t active_index) const {
+    return sample.layers[active_[active_index]][index_];
   }
 
   const Trace& trace_;
@@ -158,6 +161,7 @@ class LayerPass {
   std::int64_t cut_ = 0;
   std::vector<bool> is_evidence_;
   std::vector<std::size_t> active_;  // rankers that run
+  std::size_t index_ = 0;            // of the layer at hand among the prunable ones
 };
 
 }  // namespace

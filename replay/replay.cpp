@@ -6,8 +6,8 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
-#include "replay/curves.h"
 #include "kernels/parallel.h"
+#include "replay/curves.h"
 
 namespace depthkv {
 namespace {
@@ -55,7 +55,7 @@ SampleResult replay_sample(const Trace& trace, const ResultTable& table) {
   sample.has_evidence = !trace.sample().evidence.empty();
   sample.ranker_skipped.resize(policies.rankers.size());
   sample.values.assign(policies.size() * plan.keep.size() * kMetrics, std::numeric_limits<double>::quiet_NaN());
-  const Shape shape{sample.tokens, trace.model().layers};
+  const Shape shape = prunable_shape(trace.model(), sample.tokens);
   for (const double keep : plan.keep) sample.entries.push_back(budget_from_keep(shape, keep).entries);
   if (trace.sample().size() <= sample.tokens) {
     sample.skipped = "no rows at or after the cut to judge by: the answer is empty";
@@ -164,6 +164,7 @@ std::vector<KeepMask> keep_masks(const Trace& trace, const ReplayPlan& plan, con
     request.judged = request.judged || allocator.oracle;
   }
   const RankedSample ranked = rank_sample(trace, plan, policies, request);
+  const std::vector<int> layers = prunable_layers(trace.model());
   std::vector<KeepMask> masks;
   for (const PolicyChoice& choice : choices) {
     if (ranked.skipped[choice.policy.ranker]) {
@@ -177,8 +178,9 @@ std::vector<KeepMask> keep_masks(const Trace& trace, const ReplayPlan& plan, con
       for (std::size_t g = 0; g < allocation.kept[l].size(); ++g) {
         const auto order = ranked.layers[choice.policy.ranker][l].ranking.head(static_cast<std::int64_t>(g));
         const auto dropped = order.subspan(static_cast<std::size_t>(allocation.kept[l][g]));
-        mask.pruned[l][g].assign(dropped.begin(), dropped.end());
-        std::sort(mask.pruned[l][g].begin(), mask.pruned[l][g].end());
+        std::vector<std::uint32_t>& pruned = mask.pruned[static_cast<std::size_t>(layers[l])][g];
+        pruned.assign(dropped.begin(), dropped.end());
+        std::sort(pruned.begin(), pruned.end());
       }
     }
     masks.push_back(std::move(mask));

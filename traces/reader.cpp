@@ -48,9 +48,17 @@ ModelCard read_card(const h5::Object& file) {
   const auto geometry = read_list<std::int32_t>(group, "layers", h5::Type::i32, 2, 3);
   for (std::size_t i = 0; i + 2 < geometry.size(); i += 3)
     card.layers.push_back({geometry[i], geometry[i + 1], geometry[i + 2]});
+  if (h5::has(group, "windows")) {
+    const auto windows = read_list<std::int64_t>(group, "windows", h5::Type::i64, 1);
+    if (windows.size() != card.layers.size())
+      throw Error(fmt::format("{}/windows: {} of them for {} layers; the file is damaged", group.name, windows.size(),
+                              card.layers.size()));
+    for (std::size_t l = 0; l < windows.size(); ++l) card.layers[l].window = windows[l];
+  }
   const auto sound = [](const LayerShape& layer) {
     return layer.kv_heads > 0 && layer.query_heads >= layer.kv_heads && layer.query_heads <= kMostHeads &&
-           layer.query_heads % layer.kv_heads == 0 && layer.head_dim > 0 && layer.head_dim <= kMostHeads;
+           layer.query_heads % layer.kv_heads == 0 && layer.head_dim > 0 && layer.head_dim <= kMostHeads &&
+           layer.window >= 0;
   };
   if (card.layers.empty() || card.layers.size() > kMostLayers ||
       !std::all_of(card.layers.begin(), card.layers.end(), sound)) {

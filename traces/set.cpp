@@ -38,6 +38,19 @@ std::string trace_library_version() {
   return fmt::format("{}.{}.{}, codecs none{}", major, minor, release, deflate ? ", deflate" : "");
 }
 
+std::vector<int> prunable_layers(const ModelCard& model) {
+  std::vector<int> layers;
+  for (std::size_t l = 0; l < model.layers.size(); ++l)
+    if (model.layers[l].window == 0) layers.push_back(static_cast<int>(l));
+  return layers;
+}
+
+Shape prunable_shape(const ModelCard& model, std::int64_t tokens) {
+  Shape shape{tokens, {}};
+  for (const int layer : prunable_layers(model)) shape.layers.push_back(model.layers[static_cast<std::size_t>(layer)]);
+  return shape;
+}
+
 TraceSet open_trace_set(const std::filesystem::path& directory) {
   if (is_sample(directory)) return {directory.parent_path(), {directory}};
   if (!std::filesystem::is_directory(directory))

@@ -18,6 +18,13 @@ namespace {
 
 std::size_t index_of(Channel channel) { return static_cast<std::size_t>(channel); }
 
+template <class T>
+void write_list(const h5::Object& parent, const std::string& name, h5::Type type, const std::vector<T>& values,
+                const h5::Extent& extent) {
+  h5::write(h5::create_dataset(parent, name, type, extent), type, {h5::Extent(extent.size(), 0), extent},
+            values.data());
+}
+
 void write_card(const h5::Object& file, const ModelCard& card) {
   const h5::Object group = h5::create_group(file, "model");
   h5::write_attribute(group, "name", card.name);
@@ -38,13 +45,9 @@ void write_card(const h5::Object& file, const ModelCard& card) {
   const h5::Extent extent{card.layers.size(), 3};
   h5::write(h5::create_dataset(group, "layers", h5::Type::i32, extent), h5::Type::i32, {{0, 0}, extent},
             geometry.data());
-}
-
-template <class T>
-void write_list(const h5::Object& parent, const std::string& name, h5::Type type, const std::vector<T>& values,
-                const h5::Extent& extent) {
-  h5::write(h5::create_dataset(parent, name, type, extent), type, {h5::Extent(extent.size(), 0), extent},
-            values.data());
+  std::vector<std::int64_t> windows;
+  for (const LayerShape& layer : card.layers) windows.push_back(layer.window);
+  write_list(group, "windows", h5::Type::i64, windows, {windows.size()});
 }
 
 void write_sample(const h5::Object& file, const Sample& sample) {

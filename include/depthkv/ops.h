@@ -13,7 +13,8 @@ namespace depthkv {
 
 struct SoftmaxSpec {
   double scale = 1;
-  double softcap = 0;  // 0: none
+  double softcap = 0;       // 0: none
+  std::int64_t window = 0;  // keys that a row sees, its own included; 0: all up to its own
 };
 
 struct Ops {

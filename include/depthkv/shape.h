@@ -10,6 +10,8 @@ struct LayerShape {
   int query_heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  std::int64_t window =
+      0;  // positions that a query sees, its own included; 0: all. A layer with a window is not pruned
 
   int group() const { return query_heads / kv_heads; }  // query heads that read one KV head
   bool operator==(const LayerShape&) const = default;

@@ -60,6 +60,11 @@ struct ModelCard {
   bool operator==(const ModelCard&) const = default;
 };
 
+// The layers that pruning may touch: those without a sliding window, which already bounds what they keep.
+std::vector<int> prunable_layers(const ModelCard& model);
+// Their sizes at a cut.
+Shape prunable_shape(const ModelCard& model, std::int64_t tokens);
+
 // Everything about one sample but the tensors.
 struct Sample {
   std::string id;

@@ -70,8 +70,10 @@ Tensor attention_rows(const View& queries, const View& keys, std::span<const std
       for (std::int64_t r = 0; r < queries.rows; ++r) {
         const auto seen = static_cast<std::size_t>(positions[static_cast<std::size_t>(r)]) + 1;
         dot_products(queries.row(h, r), transposed, seen, logits.data());
-        softmax(std::span(logits).first(seen), spec);
-        std::copy_n(logits.begin(), seen, rows.row(h, r).begin());
+        const std::size_t first = first_seen(seen, spec);
+        const auto visible = std::span(logits).subspan(first, seen - first);
+        softmax(visible, spec);
+        std::ranges::copy(visible, rows.row(h, r).subspan(first).begin());
       }
     }
   }

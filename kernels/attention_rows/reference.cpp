@@ -14,8 +14,8 @@ Tensor attention_rows(const View& queries, const View& keys, std::span<const std
   for (std::int64_t h = 0; h < queries.heads; ++h) {
     for (std::int64_t r = 0; r < queries.rows; ++r) {
       const auto seen = static_cast<std::size_t>(positions[static_cast<std::size_t>(r)]) + 1;
-      std::vector<double> logits(seen);
-      for (std::size_t j = 0; j < seen; ++j) {
+      std::vector<double> logits(seen, -INFINITY);
+      for (std::size_t j = first_seen(seen, spec); j < seen; ++j) {
         double dot = 0;
         for (std::int64_t c = 0; c < queries.columns; ++c) {
           const auto i = static_cast<std::size_t>(c);

@@ -69,7 +69,7 @@ LayerAllocator make_depthkv_layers(Params& params) {
       }
     } else if (given.size() != layers) {
       throw InputError(
-          fmt::format("layer allocator depthkv: importance has {} numbers, the model has {} layers; give one per layer",
+          fmt::format("layer allocator depthkv: importance has {} numbers, the model has {} layers that can be pruned; give one for each",
                       given.size(), layers));
     }
     for (double& value : importance) value *= sign;

@@ -57,6 +57,31 @@ TEST_F(ReplayTest, KeepingEverythingLosesNothing) {
   }
 }
 
+TEST(ReplayWindows, LayersWithASlidingWindowAreNeverPruned) {
+  const ScratchDirectory scratch;
+  SyntheticTrace options;
+  options.windows = {64, 0, 64};
+  const Trace trace = Trace::open(write_synthetic_trace(scratch / "some", options));
+  EXPECT_EQ(trace.model().layers[2].window, 64);
+  const Registry registry = builtin_policies();
+  const ReplayPlan plan = full_plan(registry);
+  const ResultTable table = replay(open_trace_set(scratch / "some"), plan, registry, kQuiet);
+  const std::int64_t entries = 2 * trace.sample().segments.prompt_end;  // of the middle layer's two KV heads
+  EXPECT_EQ(table.samples[0].entries[3], entries);
+  const std::vector<KeepMask> masks =
+      keep_masks(trace, table.plan, table.policies, {{table.policy(0), 0.3}, {table.policy(5), 0.7}});
+  for (const KeepMask& mask : masks) {
+    for (const std::size_t layer : {0, 2})
+      for (const auto& head : mask.pruned[layer]) EXPECT_TRUE(head.empty());
+  }
+  EXPECT_EQ(static_cast<std::int64_t>(masks[0].pruned[1][0].size() + masks[0].pruned[1][1].size()),
+            entries - table.samples[0].entries[1]);
+
+  options.windows = {64, 64, 64};
+  write_synthetic_trace(scratch / "all", options);
+  EXPECT_THROW(replay(open_trace_set(scratch / "all"), plan, registry, kQuiet), InputError);
+}
+
 TEST_F(ReplayTest, EveryValueIsMeasuredAndInItsRange) {
   const ResultTable table = run(full_plan(registry_));
   EXPECT_FALSE(table.any_skipped());

@@ -36,7 +36,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, KernelTest, testing::ValuesIn(kTestCases),
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(KernelTest, AttentionRows) {
-  for (const SoftmaxSpec spec : {SoftmaxSpec{}, SoftmaxSpec{0.125, 0}, SoftmaxSpec{2.0, 5.0}}) {
+  for (const SoftmaxSpec spec : {SoftmaxSpec{}, SoftmaxSpec{0.125, 0}, SoftmaxSpec{2.0, 5.0}, SoftmaxSpec{.window = 1},
+                                 SoftmaxSpec{.window = 7}}) {
     const Tensor a = fast().attention_rows(in_.queries.view(), in_.keys.view(), in_.positions, spec);
     const Tensor b = slow().attention_rows(in_.queries.view(), in_.keys.view(), in_.positions, spec);
     expect_near(a.values(), b.values(), 1e-6, 1e-4);  // float exponentials of logits up to 2 d
@@ -46,6 +47,8 @@ TEST_P(KernelTest, AttentionRows) {
         EXPECT_NEAR(std::accumulate(row.begin(), row.end(), 0.0), 1.0, 1e-5);
         const auto seen = static_cast<std::size_t>(in_.positions[static_cast<std::size_t>(r)]) + 1;
         for (std::size_t j = seen; j < row.size(); ++j) EXPECT_EQ(row[j], 0.0F);
+        const auto window = static_cast<std::size_t>(spec.window);
+        for (std::size_t j = 0; window > 0 && j + window < seen; ++j) EXPECT_EQ(row[j], 0.0F);
       }
     }
   }

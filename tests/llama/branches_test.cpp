@@ -238,7 +238,8 @@ TEST_P(TinyBranches, PruningThePrefixAltogetherLeavesTheAddedTokens) {
     for (const float logit : step[0]) ASSERT_TRUE(std::isfinite(logit));
 }
 
-INSTANTIATE_TEST_SUITE_P(Architectures, TinyBranches, testing::Values(tiny_llama(), tiny_qwen2(), tiny_gemma()),
+INSTANTIATE_TEST_SUITE_P(Architectures, TinyBranches,
+                         testing::Values(tiny_llama(), tiny_qwen2(), tiny_gemma(), tiny_gemma2()),
                          [](const auto& test) { return test.param.architecture; });
 
 // Attention of layer 0 on random prefixes, batches and masks, against the unmasked rows without the pruned entries.

@@ -121,7 +121,8 @@ TEST_F(RealCommand, WrongInputsExitWithTwo) {
                {"broken.jsonl:2", "not valid JSON"});
   std::string longer;
   while (longer.size() < 60'000) longer += kContext + " ";
-  expect_wrong({"trace", "--tasks", file("long.jsonl", sample_line("long", longer)), "--out", out_}, {"long.jsonl:1", "13627", "8180"});
+  expect_wrong({"trace", "--tasks", file("long.jsonl", sample_line("long", longer)), "--out", out_},
+               {"long.jsonl:1", "13627", "8180"});
   expect_wrong({"trace", "--tasks", tasks, "--out", file("taken", "x") + "/traces"}, {"taken/traces"});
   expect_wrong({"trace", "--tasks", tasks, "--attention", "0,99", "--out", out_}, {"0,99", "0 to 29"});
 }

@@ -58,11 +58,6 @@ TEST_F(LlamaErrors, TruncatedAtAnyLength) {
   }
 }
 
-TEST_F(LlamaErrors, SlidingWindowModelsAreRefused) {
-  write_tiny_gguf(tiny_gemma2(), folder_ / "swa.gguf");
-  EXPECT_THAT(refusal(folder_ / "swa.gguf"), HasSubstr("sliding-window"));
-}
-
 TEST_F(LlamaErrors, PromptsThatDoNotFit) {
   const auto model = open_tiny();
   const LayerSink ignore = [](const LayerBlock&) {};

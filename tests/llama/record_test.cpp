@@ -51,16 +51,19 @@ TEST_P(TinyRecord, CardTellsWhatTheFileSays) {
   const ModelCard card = open(64)->card();
   EXPECT_EQ(card.architecture, tiny.architecture);
   EXPECT_EQ(card.name, "tiny " + tiny.architecture);
-  EXPECT_EQ(card.layers, std::vector<LayerShape>(static_cast<std::size_t>(tiny.layers),
-                                                 {tiny.query_heads, tiny.kv_heads, tiny.head_dim}));
+  std::vector<LayerShape> layers;
+  for (int l = 0; l < tiny.layers; ++l)
+    layers.push_back({tiny.query_heads, tiny.kv_heads, tiny.head_dim, tiny.window(l)});
+  EXPECT_EQ(card.layers, layers);
   EXPECT_EQ(card.context_length, tiny.context);
   EXPECT_EQ(card.vocabulary, tiny.vocabulary);
   EXPECT_EQ(card.embedding, tiny.embedding);
   EXPECT_EQ(card.rotary_layout, tiny.architecture == "llama" ? "interleaved" : "half_split");
   EXPECT_EQ(card.rotary_base, 5000);
-  EXPECT_EQ(card.logit_softcap, 0);
-  // Gemma scales its queries before they are cached or compared.
-  EXPECT_NEAR(card.attention_scale, tiny.architecture == "gemma" ? 1.0 : 1 / std::sqrt(tiny.head_dim), 1e-7);
+  EXPECT_EQ(card.logit_softcap, tiny.architecture == "gemma2" ? 5.0 : 0.0);
+  // Gemma scales its queries before they are cached or compared, Phi-3 too.
+  EXPECT_NEAR(card.attention_scale, tiny.gemma() || tiny.architecture == "phi3" ? 1.0 : 1 / std::sqrt(tiny.head_dim),
+              1e-7);
   EXPECT_EQ(card.fingerprint.size(), 16U);
   EXPECT_EQ(card.device, "cpu");
 }
@@ -72,8 +75,13 @@ TEST_P(TinyRecord, AttentionIsTheSoftmaxOfRecordedQueriesAndKeys) {
   expect_attention_matches(record_all(*model, prompt, answer, 0, std::vector<bool>(model->card().layers.size(), true)));
 }
 
+// Where nothing but a rotation lies between projection and cache.
+class PlainTinyRecord : public TinyRecord {};
+INSTANTIATE_TEST_SUITE_P(Architectures, PlainTinyRecord, testing::Values(tiny_llama(), tiny_qwen2(), tiny_gemma()),
+                         [](const auto& test) { return test.param.architecture; });
+
 // Projections of layer 0 by plain loops from the file's weights. Rotation leaves position 0 as it is.
-TEST_P(TinyRecord, FirstLayerIsWhatTheWeightsSay) {
+TEST_P(PlainTinyRecord, FirstLayerIsWhatTheWeightsSay) {
   const auto model = open(16);
   const auto prompt = random_tokens(23, model->card(), 12);
   const RecordedLayer layer = record_all(*model, prompt, {}, 0, {}).layers[0];
@@ -81,7 +89,7 @@ TEST_P(TinyRecord, FirstLayerIsWhatTheWeightsSay) {
   const auto size = static_cast<std::size_t>(GetParam().embedding);
   const auto embeddings = read_tensor(file, "token_embd.weight");
   const auto norm = read_tensor(file, "blk.0.attn_norm.weight");
-  const bool gemma = GetParam().architecture == "gemma";
+  const bool gemma = GetParam().gemma();
 
   const auto check = [&](const std::string& name, const std::vector<float>& seen, std::size_t positions, double scale) {
     const auto weights = read_tensor(file, "blk.0." + name + ".weight");
@@ -170,7 +178,9 @@ TEST_P(TinyRecord, ThreadsDoNotChangeTheBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Architectures, TinyRecord, testing::Values(tiny_llama(), tiny_qwen2(), tiny_gemma()),
+INSTANTIATE_TEST_SUITE_P(Architectures, TinyRecord,
+                         testing::Values(tiny_llama(), tiny_qwen2(), tiny_qwen3(), tiny_gemma(), tiny_gemma2(),
+                                         tiny_gemma3(), tiny_phi3()),
                          [](const auto& test) { return test.param.architecture; });
 
 TEST(Record, OnePromptTokenAndOneHead) {

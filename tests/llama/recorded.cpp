@@ -70,11 +70,16 @@ std::vector<std::vector<double>> recompute_attention(const Recorded& recorded, i
   std::vector<std::vector<double>> rows(data.queries.size() / query_row);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const float* q = data.queries.data() + i * query_row + static_cast<std::size_t>(head) * d;
-    for (std::size_t j = 0; j <= i; ++j) {
+    const auto window = static_cast<std::size_t>(shape.window);
+    const std::size_t first = window > 0 && i >= window ? i + 1 - window : 0;
+    rows[i].assign(first, -INFINITY);
+    for (std::size_t j = first; j <= i; ++j) {
       const float* k = data.keys.data() + j * key_row + static_cast<std::size_t>(head / shape.group()) * d;
       double dot = 0;
       for (std::size_t x = 0; x < d; ++x) dot += double{q[x]} * double{k[x]};
-      rows[i].push_back(dot * recorded.card.attention_scale);
+      const double logit = dot * recorded.card.attention_scale;
+      const double cap = recorded.card.logit_softcap;
+      rows[i].push_back(cap > 0 ? cap * std::tanh(logit / cap) : logit);
     }
     const double top = *std::ranges::max_element(rows[i]);
     double sum = 0;

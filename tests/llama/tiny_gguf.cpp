@@ -32,16 +32,16 @@ class Writer {
     const int queries = model_.query_heads * model_.head_dim;
     const int cached = model_.kv_heads * model_.head_dim;
     // Gemma multiplies embeddings by the root of their size, and reads its logits off the same matrix.
-    matrix("token_embd.weight", model_.embedding, model_.vocabulary, gemma() ? 1 / root(model_.embedding) : 1.0F);
+    matrix("token_embd.weight", model_.embedding, model_.vocabulary,
+           model_.gemma() ? 1 / root(model_.embedding) : 1.0F);
     norm("output_norm.weight");
-    if (!gemma()) matrix("output.weight", model_.embedding, model_.vocabulary, 2.0F / root(model_.embedding));
+    if (!model_.gemma()) matrix("output.weight", model_.embedding, model_.vocabulary, 2.0F / root(model_.embedding));
     for (int i = 0; i < model_.layers; ++i) layer("blk." + std::to_string(i) + ".", queries, cached);
     if (!gguf_write_to_file(gguf_, file.c_str(), false)) throw std::runtime_error("cannot write " + file.string());
   }
 
  private:
   static float root(int value) { return std::sqrt(static_cast<float>(value)); }
-  bool gemma() const { return model_.architecture.starts_with("gemma"); }
 
   void metadata() {
     const std::string& arch = model_.architecture;
@@ -63,15 +63,25 @@ class Writer {
     number("rope.dimension_count", model_.head_dim);
     gguf_set_val_f32(gguf_, (arch + ".attention.layer_norm_rms_epsilon").c_str(), 1e-5F);
     gguf_set_val_f32(gguf_, (arch + ".rope.freq_base").c_str(), 5000.0F);
-    if (arch == "gemma2") number("attention.sliding_window", 128);
+    if (model_.window(0) > 0) number("attention.sliding_window", kTinyWindow);
+    if (arch == "gemma2") gguf_set_val_f32(gguf_, "gemma2.attn_logit_softcapping", 5.0F);
+    if (arch == "phi3") number("rope.scaling.original_context_length", model_.context);
   }
 
   void layer(const std::string& name, int queries, int cached) {
     const float in = 1 / root(model_.embedding);
     norm(name + "attn_norm.weight");
-    matrix(name + "attn_q.weight", model_.embedding, queries, 1.5F * in);  // wide enough for peaked attention
-    matrix(name + "attn_k.weight", model_.embedding, cached, 1.5F * in);
-    matrix(name + "attn_v.weight", model_.embedding, cached, in);
+    if (model_.architecture == "phi3") {
+      matrix(name + "attn_qkv.weight", model_.embedding, queries + 2 * cached, 1.5F * in);
+    } else {
+      matrix(name + "attn_q.weight", model_.embedding, queries, 1.5F * in);  // wide enough for peaked attention
+      matrix(name + "attn_k.weight", model_.embedding, cached, 1.5F * in);
+      matrix(name + "attn_v.weight", model_.embedding, cached, in);
+    }
+    if (model_.architecture == "qwen3" || model_.architecture == "gemma3") {
+      vector(name + "attn_q_norm.weight", model_.head_dim, 1.5F, 0.3F);
+      vector(name + "attn_k_norm.weight", model_.head_dim, 1.5F, 0.3F);
+    }
     if (model_.architecture == "qwen2") {
       vector(name + "attn_q.bias", queries, 0, 0.5F);
       vector(name + "attn_k.bias", cached, 0, 0.5F);
@@ -79,12 +89,13 @@ class Writer {
     }
     matrix(name + "attn_output.weight", queries, model_.embedding, 1 / root(queries));
     norm(name + "ffn_norm.weight");
-    if (model_.architecture == "gemma2") {
+    if (model_.architecture == "gemma2" || model_.architecture == "gemma3") {
       norm(name + "post_attention_norm.weight");
       norm(name + "post_ffw_norm.weight");
     }
-    matrix(name + "ffn_gate.weight", model_.embedding, 2 * model_.embedding, in);
-    matrix(name + "ffn_up.weight", model_.embedding, 2 * model_.embedding, in);
+    const bool fused = model_.architecture == "phi3";  // gate and up in one matrix
+    if (!fused) matrix(name + "ffn_gate.weight", model_.embedding, 2 * model_.embedding, in);
+    matrix(name + "ffn_up.weight", model_.embedding, (fused ? 4 : 2) * model_.embedding, in);
     matrix(name + "ffn_down.weight", 2 * model_.embedding, model_.embedding, in);
   }
 
@@ -126,7 +137,16 @@ TinyGguf tiny_qwen2() {
 TinyGguf tiny_gemma() {
   return {.architecture = "gemma", .query_heads = 2, .kv_heads = 1, .head_dim = 64, .embedding = 64, .seed = 3};
 }
-TinyGguf tiny_gemma2() { return {.architecture = "gemma2", .layers = 2, .seed = 4}; }
+TinyGguf tiny_qwen3() { return {.architecture = "qwen3", .layers = 2, .seed = 5}; }
+TinyGguf tiny_gemma2() { return {.architecture = "gemma2", .layers = 4, .seed = 4}; }
+TinyGguf tiny_gemma3() { return {.architecture = "gemma3", .layers = 7, .seed = 6}; }
+TinyGguf tiny_phi3() { return {.architecture = "phi3", .layers = 2, .kv_heads = 4, .seed = 7}; }
+
+int TinyGguf::window(int layer) const {
+  if (architecture == "gemma2") return layer % 2 == 0 ? kTinyWindow : 0;
+  if (architecture == "gemma3") return layer % 6 == 5 ? 0 : kTinyWindow;
+  return 0;
+}
 
 void write_tiny_gguf(const TinyGguf& model, const std::filesystem::path& file) { Writer(model).write(file); }
 

@@ -97,6 +97,7 @@ ModelCard synthetic_card(const SyntheticTrace& o) {
   card.rotary_layout = "none";
   card.attention_scale = 1.0 / std::sqrt(static_cast<double>(o.head_dim));
   card.layers.assign(static_cast<std::size_t>(o.layers), {o.query_heads, o.kv_heads, o.head_dim});
+  for (std::size_t l = 0; l < o.windows.size(); ++l) card.layers[l].window = o.windows[l];
   return card;
 }
 

@@ -68,6 +68,7 @@ LlamaBranches::LlamaBranches(llama_model* model, const ModelCard& card, std::spa
       prefix_(static_cast<std::int64_t>(prefix.size())),
       capacity_(capacity),
       mask_(card_, masks, prefix_),
+      cells_(card_),
       session_(model, session_options(card_, prefix_, branches_, capacity, options_)) {
   prefill(prefix);
   for (std::size_t b = 0; b < branches_; ++b) session_.copy_sequence(0, sequence_of(b));

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -155,6 +156,16 @@ void check_cells(const ggml_tensor& key_store, std::int64_t first, std::int64_t 
           first + i, cells[to_size(i)], first + i));
 }
 
-bool CellCheck::wants(const ggml_tensor& node) { return node.op == GGML_OP_SET_ROWS && key_cache_layer(&node) == 0; }
+CellCheck::CellCheck(const ModelCard& card) : layers_{0} {
+  const auto other = std::ranges::find_if(
+      card.layers, [&](const LayerShape& layer) { return layer.window != card.layers.front().window; });
+  if (other != card.layers.end()) layers_.insert(static_cast<int>(other - card.layers.begin()));
+}
+
+bool CellCheck::wants(const ggml_tensor& node) {
+  if (node.op != GGML_OP_SET_ROWS) return false;
+  const auto layer = key_cache_layer(&node);
+  return layer && layers_.contains(*layer);
+}
 
 }  // namespace depthkv

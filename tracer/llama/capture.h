@@ -2,6 +2,7 @@
 // Hands keys, values, queries and attention rows of every layer to a sink while the engine computes them.
 #pragma once
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "depthkv/model.h"
@@ -53,14 +54,17 @@ class Capture : public Watcher {
 // masked, and keys read back, by cell.
 void check_cells(const ggml_tensor& key_store, std::int64_t first, std::int64_t rows);
 
-// check_cells on the first layer of every decode.
+// check_cells in every decode, on the first layer and on the first of those with (or without) a sliding window: the
+// engine keeps two caches then.
 class CellCheck : public Watcher {
  public:
+  explicit CellCheck(const ModelCard& card);
   void expect(std::int64_t first, std::int64_t rows) { first_ = first, rows_ = rows; }
   bool wants(const ggml_tensor& node) override;
   void take(ggml_tensor& node) override { check_cells(node, first_, rows_); }
 
  private:
+  std::set<int> layers_;
   std::int64_t first_ = 0;
   std::int64_t rows_ = 0;
 };

@@ -20,6 +20,34 @@ std::string metadata(const llama_model* model, const std::string& key, const std
   return llama_model_meta_val_str(model, key.c_str(), text, sizeof text) >= 0 ? text : fallback;
 }
 
+// What is visible to a row that has cells 0, 1, ... behind it, of which cell 0 lies just outside of a sliding window
+// and cell 1 just inside: which layers have the window.
+class WindowProbe : public Watcher {
+ public:
+  bool wants(const ggml_tensor& node) override { return is_attention_softmax(node); }
+  void take(ggml_tensor& node) override {
+    const ggml_tensor& mask = *node.src[1];
+    float seen[2];
+    if (mask.type != GGML_TYPE_F32)
+      throw Error(fmt::format("the engine's mask {} holds {}, expected f32", mask.name, ggml_type_name(mask.type)));
+    ggml_backend_tensor_get(&mask, seen, 0, sizeof seen);
+    visible_[layer_of(*product_under(node.src[0]))] = {std::isfinite(seen[0]), std::isfinite(seen[1])};
+  }
+  // True where the layer has the window. Throws where it sees something else.
+  bool windowed(int layer, const std::string& file) const {
+    const auto [outside, inside] = visible_.at(layer);
+    if (!inside)
+      throw InputError(
+          fmt::format("{} has a sliding window of another kind in layer {}, which is not supported; choose "
+                      "a model whose windows are the last positions",
+                      file, layer));
+    return !outside;
+  }
+
+ private:
+  std::map<int, std::pair<bool, bool>> visible_;
+};
+
 // What one token's graph shows of each layer.
 class Probe : public Watcher {
  public:
@@ -96,6 +124,28 @@ std::string rotary_layout(const llama_model* model) {
   }
 }
 
+// Position 0 is cached. Two more follow, and the last is moved up to where the next token sees position 1 as the first
+// of its window and position 0 no longer.
+void find_windows(const llama_model* model, Session& session, ModelCard& card, const std::string& file) {
+  const std::int64_t window = llama_model_n_swa(model);
+  if (window <= 0) return;
+  WindowProbe probe;
+  session.watch({});
+  const BatchRow more[] = {{.token = 0, .position = 1}, {.token = 0, .position = 2, .logits = true}};
+  session.decode(more);
+  session.copy_sequence(0, 1);  // else the engine would reuse the cell that left the window
+  if (window < 3 || !session.shift(0, 2, window - 3))
+    throw InputError(
+        fmt::format("{} has sliding windows of {} positions that can't be examined, which is not supported; "
+                    "choose another model",
+                    file, window));
+  session.watch({&probe});
+  const BatchRow last{.token = 0, .position = window, .logits = true};
+  session.decode({&last, 1});
+  for (std::size_t l = 0; l < card.layers.size(); ++l)
+    if (probe.windowed(static_cast<int>(l), file)) card.layers[l].window = window;
+}
+
 }  // namespace
 
 void check_gguf(const std::filesystem::path& file) {
@@ -120,7 +170,6 @@ void check_supported(const llama_model* model, const std::filesystem::path& file
   if (llama_model_is_recurrent(model)) refuse("recurrent");
   if (llama_model_is_hybrid(model)) refuse("a hybrid of attention and recurrent layers");
   if (llama_model_is_diffusion(model)) refuse("a diffusion model");
-  if (llama_model_n_swa(model) > 0) refuse("a model with sliding-window attention");
 }
 
 std::string fingerprint(const std::filesystem::path& file) {
@@ -164,11 +213,12 @@ ModelCard make_card(llama_model* model, const std::filesystem::path& file, int t
     }
   }
   Probe probe;
-  Session session(model, {.cells = 1, .batch = 1, .threads = threads, .offload = offload});
+  Session session(model, {.cells = 8, .batch = 2, .sequences = 2, .threads = threads, .offload = offload});
   session.watch({&probe});
   const BatchRow row{.token = 0, .logits = true};
   session.decode({&row, 1});
   probe.describe(card, llama_model_n_layer(model), file.string());
+  find_windows(model, session, card, file.string());
   output_projections = probe.projections(card);
   return card;
 }

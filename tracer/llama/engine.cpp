@@ -72,11 +72,21 @@ llama_context_params context_params(const SessionOptions& options) {
   params.offload_kqv = options.offload;
   params.op_offload = options.offload;
   params.kv_unified = true;
+  params.swa_full = true;  // layers with a window keep every position, in the cell of its number like the others
   params.no_perf = true;
   return params;
 }
 
 }  // namespace
+
+int thread_count(int asked) {
+  return asked > 0 ? asked : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+void* cpu_function(const char* name) {
+  ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+  return device == nullptr ? nullptr : ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), name);
+}
 
 void start_engine() {
   static std::once_flag once;
@@ -94,7 +104,7 @@ std::string engine_complaint() {
 
 Session::Session(llama_model* model, const SessionOptions& options)
     : options_(options), vocabulary_(static_cast<std::size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model)))) {
-  if (options_.threads <= 0) options_.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  options_.threads = thread_count(options_.threads);
   if (static_cast<std::size_t>(options_.sequences) > llama_max_parallel_sequences())
     throw Error(
         fmt::format("{} sequences were asked for, the engine can hold at most {}; verify fewer policies at once",
@@ -143,6 +153,13 @@ void Session::rewind(int sequence, std::int64_t first) {
   if (!llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, static_cast<llama_pos>(first), -1))
     throw Error(fmt::format(
         "the engine cannot drop positions from {} on; its cache is of a kind that DepthKV does not support", first));
+}
+
+bool Session::shift(int sequence, std::int64_t first, std::int64_t by) {
+  llama_memory_t memory = llama_get_memory(context_.get());
+  if (!llama_memory_can_shift(memory)) return false;
+  llama_memory_seq_add(memory, sequence, static_cast<llama_pos>(first), -1, static_cast<llama_pos>(by));
+  return true;
 }
 
 bool Session::on_node(ggml_tensor* node, bool ask, void* self) noexcept {

@@ -23,6 +23,12 @@ struct LlamaDelete {
 using LlamaModelHandle = std::unique_ptr<llama_model, LlamaDelete>;
 using LlamaContextHandle = std::unique_ptr<llama_context, LlamaDelete>;
 
+// 0 means one per core.
+int thread_count(int asked);
+
+// A function that the engine's CPU back end offers by name, or null.
+void* cpu_function(const char* name);
+
 // Starts the engine once per process and sends its log to a buffer.
 void start_engine();
 // ": the engine says ..." with its last error since the previous call, or "".
@@ -71,6 +77,8 @@ class Session {
   void copy_sequence(int from, int to);
   // Forgets the positions of a sequence from `first` on.
   void rewind(int sequence, std::int64_t first);
+  // Moves the positions of a sequence from `first` on by `by`; false if the engine can't.
+  bool shift(int sequence, std::int64_t first, std::int64_t by);
   std::int64_t batch() const { return options_.batch; }
 
  private:

@@ -24,7 +24,8 @@ bool is_softcap_end(const ggml_tensor& node);
 bool is_attention_softmax(const ggml_tensor& node);
 int layer_of(const ggml_tensor& product);
 
-// The layer whose output projection a product applies, by the name of its weights ("blk.<i>.attn_output.weight"), if any.
+// The layer whose output projection a product applies, by the name of its weights ("blk.<i>.attn_output.weight"), if
+// any.
 std::optional<int> output_projection_layer(const ggml_tensor& node);
 
 // What the softmax's parameters and the nodes before it say.

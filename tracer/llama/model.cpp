@@ -40,6 +40,7 @@ class Recording {
   Recording(llama_model* model, const ModelCard& card, const SessionOptions& options,
             const Model::RecordRequest& request, const LayerSink& sink)
       : vocab_(llama_model_get_vocab(model)),
+        cells_(card),
         capture_(card, sink, {true, request.attention, request.unrotated_queries, options.threads}),
         session_(model, options) {}
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "depthkv/error.h"
+#include "tracer/llama/engine.h"
 
 namespace depthkv {
 namespace {
@@ -58,9 +59,9 @@ ggml_tensor* copy_of(ggml_context* context, const ggml_tensor& node) {
 
 Unrotation::Unrotation(int threads) : backend_(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr)) {
   if (!backend_) throw Error("the engine has no CPU back end, which undoing rotations needs");
-  auto* registry = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend_.get()));
-  void* found = ggml_backend_reg_get_proc_address(registry, "ggml_backend_set_n_threads");
-  if (found != nullptr) reinterpret_cast<ggml_backend_set_n_threads_t>(found)(backend_.get(), threads);
+  if (const auto set_threads =
+          reinterpret_cast<ggml_backend_set_n_threads_t>(cpu_function("ggml_backend_set_n_threads")))
+    set_threads(backend_.get(), thread_count(threads));
 }
 
 std::span<const float> Unrotation::undo(const ggml_tensor& node, std::span<const float> queries) {
