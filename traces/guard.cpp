@@ -131,7 +131,14 @@ void check_storage(const Object& dataset) {
   const hssize_t count = H5Sget_simple_extent_npoints(space.id());
   if (count < 0) throw Error(fmt::format("{}: has no usable shape; the file is damaged", dataset.name));
   expect_justified(dataset, static_cast<hsize_t>(count), H5Tget_size(type.id()));
+  // A compact dataset lies in its own header, and libhdf5 reads from there without looking at how much that is.
+  if (layout == H5D_COMPACT && H5Dget_storage_size(dataset.id()) / stored_size(type) < static_cast<hsize_t>(count))
+    throw Error(fmt::format("{}: holds less than its shape says; the file is damaged", dataset.name));
   if (layout == H5D_CHUNKED) check_chunk(dataset, creation);
+}
+
+std::size_t stored_size(const Handle& type) {
+  return H5Tis_variable_str(type.id()) > 0 ? kReferenceBytes : std::max<std::size_t>(1, H5Tget_size(type.id()));
 }
 
 void expect_justified(const Object& object, hsize_t count, hsize_t element_bytes) {

@@ -16,6 +16,10 @@ void check_link(const Object& parent, const std::string& name, const std::string
 // Stored in this file by filters that this build reads; extents and chunks that a file of this size can hold.
 void check_storage(const Object& dataset);
 
+// Bytes of one value in the file. Of a variable-length value only the reference counts, which has a size of its own.
+constexpr std::size_t kReferenceBytes = 16;
+std::size_t stored_size(const Handle& type);
+
 // Throws unless a file of this size can hold this many bytes, so that a small file can't make us allocate a lot.
 void expect_justified(const Object& object, hsize_t count, hsize_t element_bytes);
 

@@ -293,6 +293,8 @@ Object open_attribute(const Object& object, const std::string& name) {
   const Handle space(checked(H5Aget_space(attribute.id()), full, "can't be read"), H5Sclose);
   if (H5Sget_simple_extent_npoints(space.id()) != 1)
     throw Error(fmt::format("{}: expected a single value; the file is damaged", full));
+  if (H5Aget_storage_size(attribute.id()) < stored_size(type))
+    throw Error(fmt::format("{}: holds less than its type says; the file is damaged", full));
   return attribute;
 }
 

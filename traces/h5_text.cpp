@@ -21,7 +21,6 @@ struct Reference {
   std::uint64_t collection = 0;
   std::uint32_t index = 0;
 };
-constexpr std::size_t kReferenceBytes = 16;
 
 // A conversion for libhdf5 from variable-length values to bytes: leaves them as they are.
 extern "C" herr_t keep_references(hid_t, hid_t, H5T_cdata_t*, std::size_t, std::size_t, std::size_t, void*, void*,
@@ -132,7 +131,7 @@ std::vector<std::string> read_all(const Object& object, const Handle& type, hsiz
   if (H5Tget_class(type.id()) != H5T_STRING)
     throw Error(fmt::format("{}: expected text; the file is not a trace or is damaged", object.name));
   const bool variable = H5Tis_variable_str(type.id()) > 0;
-  const std::size_t length = variable ? kReferenceBytes : H5Tget_size(type.id());
+  const std::size_t length = stored_size(type);
   expect_justified(object, count, length);
   std::string bytes(count * length, '\0');
   if (count > 0 && read(variable ? reference_type().id() : type.id(), bytes.data()) < 0)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fuzz/harness.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <stdexcept>
 
 #include "depthkv/error.h"
@@ -14,20 +14,26 @@
 namespace depthkv::fuzz {
 namespace {
 
-// A file in memory that has a path, so that readers take it like any other and a disk isn't needed.
-class MemoryFile {
- public:
-  explicit MemoryFile(std::span<const unsigned char> bytes) : descriptor_(memfd_create("depthkv-fuzz", 0)) {
-    if (descriptor_ < 0 || write(descriptor_, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
-      throw std::runtime_error("no memory for a file");
-  }
+// A file that lives in memory where the system has such a folder; rewritten for every execution. (A memfd won't do:
+// libhdf5 resolves links, and one's target has no name.)
+std::filesystem::path memory_file(std::span<const unsigned char> bytes) {
+  const std::filesystem::path shared = "/dev/shm";
+  static const std::filesystem::path path =
+      (std::filesystem::is_directory(shared) ? shared : std::filesystem::temp_directory_path()) /
+      ("depthkv-fuzz-" + std::to_string(getpid()));
+  std::ofstream stream(path, std::ios::binary | std::ios::trunc);
+  stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!stream.flush()) throw std::runtime_error("can't write " + path.string());
+  return path;
+}
+
+// Removes the file on every way out.
+struct MemoryFile {
+  explicit MemoryFile(std::span<const unsigned char> bytes) : path(memory_file(bytes)) {}
   MemoryFile(const MemoryFile&) = delete;
   MemoryFile& operator=(const MemoryFile&) = delete;
-  ~MemoryFile() { close(descriptor_); }
-  std::filesystem::path path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
-
- private:
-  int descriptor_;
+  ~MemoryFile() { std::filesystem::remove(path); }
+  std::filesystem::path path;
 };
 
 void read_layer(const Trace& trace, int layer) {
@@ -48,7 +54,7 @@ void read_layer(const Trace& trace, int layer) {
 bool read_trace(std::span<const unsigned char> bytes) {
   const MemoryFile file(bytes);
   try {
-    const Trace trace = Trace::open(file.path());
+    const Trace trace = Trace::open(file.path);
     for (int layer = 0; layer < static_cast<int>(trace.model().layers.size()); ++layer) read_layer(trace, layer);
     return true;
   } catch (const Error&) {
@@ -59,7 +65,7 @@ bool read_trace(std::span<const unsigned char> bytes) {
 bool read_task_file(std::span<const unsigned char> bytes) {
   const MemoryFile file(bytes);
   try {
-    read_tasks(file.path());
+    read_tasks(file.path);
     return true;
   } catch (const Error&) {
     return false;
