@@ -124,6 +124,8 @@ Json parse(const std::string& text, const std::string& where) {
   } catch (const Json::parse_error& error) {
     throw InputError(
         fmt::format("{}: not valid JSON at byte {}; every line has to be one JSON object", where, error.byte));
+  } catch (const Json::out_of_range&) {
+    throw InputError(fmt::format("{}: holds a number that is too large for any computer", where));
   }
 }
 
