@@ -110,9 +110,8 @@ void check_link(const Object& parent, const std::string& name, const std::string
   if (H5Lget_info(parent.id(), name.c_str(), &info, H5P_DEFAULT) < 0)
     throw Error(fmt::format("{}: can't be looked up; the file is damaged", full));
   if (info.type != H5L_TYPE_HARD) {
-    throw Error(
-        fmt::format("{}: is a {} link, and a sample holds what belongs to it; copy it in with h5repack or h5copy", full,
-                    info.type == H5L_TYPE_SOFT ? "soft" : "external or user-defined"));
+    throw Error(fmt::format("{}: is {} link, and a sample holds what belongs to it; copy it in with h5repack or h5copy",
+                            full, info.type == H5L_TYPE_SOFT ? "a soft" : "an external"));
   }
 }
 
