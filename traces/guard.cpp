@@ -3,24 +3,21 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
-#include <bit>
-#include <cstring>
-#include <fstream>
 #include <limits>
 
 #include "depthkv/error.h"
+#include "traces/object_header.h"
+#include "traces/raw_file.h"
 
 namespace depthkv::h5 {
 namespace {
-
-static_assert(std::endian::native == std::endian::little, "fields are read as they lie in the file");
 
 // Bytes of a dataset per byte of its file. Deflate reaches 1032, and attention stores about half of its extent.
 constexpr hsize_t kMostExpansion = 2000;
 
 constexpr std::uint64_t kUndefined = std::numeric_limits<std::uint64_t>::max();
-constexpr std::size_t kLongestSuperblock = 56;  // what is looked at, of any version
 
 // Fields that matter here, at their places in superblocks of version 0, 1 and 2 or 3 (HDF5 file format, II.A).
 struct Superblock {
@@ -28,16 +25,11 @@ struct Superblock {
   std::size_t base;    // base address
   std::size_t end;     // end of file address
   std::size_t exotic;  // driver information block, or superblock extension
+  std::size_t root;    // header of the root group
 };
 constexpr std::array<Superblock, 4> kSuperblocks{
-    {{13, 24, 40, 48}, {13, 28, 44, 52}, {9, 12, 28, 20}, {9, 12, 28, 20}}};
-
-template <class T>
-T field(const std::array<char, kLongestSuperblock + 4>& bytes, std::size_t at) {
-  T value{};
-  std::memcpy(&value, bytes.data() + at, sizeof value);
-  return value;
-}
+    {{13, 24, 40, 48, 64}, {13, 28, 44, 52, 68}, {9, 12, 28, 20, 36}, {9, 12, 28, 20, 36}}};
+constexpr std::size_t kLongestSuperblock = 76;  // what is looked at, of any version
 
 std::string filter_name(H5Z_filter_t filter) {
   switch (filter) {
@@ -85,24 +77,32 @@ void check_chunk(const Object& dataset, const Handle& creation) {
 
 void check_superblock(const std::filesystem::path& file) {
   constexpr std::string_view kSignature("\x89HDF\r\n\x1a\n", 8);
-  std::array<char, kLongestSuperblock + 4> bytes{};
-  std::ifstream stream(file, std::ios::binary);
-  stream.read(bytes.data(), bytes.size());
-  if (std::string_view(bytes.data(), kSignature.size()) != kSignature)
+  RawFile raw(file);
+  const std::string bytes = raw.read(0, std::min<std::uint64_t>(raw.size(), kLongestSuperblock));
+  if (!bytes.starts_with(kSignature) || bytes.size() < kLongestSuperblock)
     throw Error(fmt::format("{}: not an HDF5 file, or cut short; record it again", file.string()));
-  const auto version = field<std::uint8_t>(bytes, 8);
+  const std::string name = file.string();
+  const auto address = [&](std::size_t at) {
+    return Fields(std::string_view(bytes).substr(at), name).take<std::uint64_t>();
+  };
+  const auto version = static_cast<std::uint8_t>(bytes[8]);
   if (version >= kSuperblocks.size())
-    throw Error(fmt::format("{}: HDF5 superblock version {}, expected at most 3", file.string(), version));
+    throw Error(fmt::format("{}: HDF5 superblock version {}, expected at most 3", name, version));
   const Superblock& at = kSuperblocks[version];
-  if (field<std::uint8_t>(bytes, at.sizes) != 8 || field<std::uint8_t>(bytes, at.sizes + 1) != 8 ||
-      field<std::uint64_t>(bytes, at.base) != 0 || field<std::uint64_t>(bytes, at.exotic) != kUndefined) {
+  if (bytes[at.sizes] != 8 || bytes[at.sizes + 1] != 8 || address(at.base) != 0 || address(at.exotic) != kUndefined) {
     throw Error(
         fmt::format("{}: an HDF5 file with a user block, a split storage driver, paged file space or addresses "
                     "that aren't 8 bytes wide; copy it with h5repack into a plain one",
-                    file.string()));
+                    name));
   }
-  if (field<std::uint64_t>(bytes, at.end) > std::filesystem::file_size(file))
-    throw Error(fmt::format("{}: cut short; record it again", file.string()));
+  if (address(at.end) > raw.size()) throw Error(fmt::format("{}: cut short; record it again", name));
+  check_object_header(file, address(at.root), name);
+}
+
+std::filesystem::path path_of(const Object& object) {
+  std::string path(static_cast<std::size_t>(std::max<ssize_t>(0, H5Fget_name(object.id(), nullptr, 0))), '\0');
+  H5Fget_name(object.id(), path.data(), path.size() + 1);
+  return path;
 }
 
 void check_link(const Object& parent, const std::string& name, const std::string& full) {
@@ -113,6 +113,7 @@ void check_link(const Object& parent, const std::string& name, const std::string
     throw Error(fmt::format("{}: is {} link, and a sample holds what belongs to it; copy it in with h5repack or h5copy",
                             full, info.type == H5L_TYPE_SOFT ? "a soft" : "an external"));
   }
+  check_object_header(path_of(parent), info.u.address, full);
 }
 
 void check_storage(const Object& dataset) {

@@ -10,8 +10,10 @@ namespace depthkv::h5 {
 // Before libhdf5 sees the file: a superblock of a plain single file, without the parts that only exotic files have.
 void check_superblock(const std::filesystem::path& file);
 
-// A sample holds what belongs to it: hard links only, no way into other files.
+// A sample holds what belongs to it: hard links only, no way into other files. Then the header of what is linked.
 void check_link(const Object& parent, const std::string& name, const std::string& full);
+
+std::filesystem::path path_of(const Object& object);  // the file it is in
 
 // Stored in this file by filters that this build reads; extents and chunks that a file of this size can hold.
 void check_storage(const Object& dataset);

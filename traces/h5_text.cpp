@@ -4,13 +4,12 @@
 // for as many as the reference says (docs/decisions/006-what-a-sample-may-be.md).
 #include <fmt/format.h>
 
-#include <array>
-#include <cstring>
-#include <fstream>
+#include <algorithm>
 
 #include "depthkv/error.h"
 #include "traces/guard.h"
 #include "traces/h5.h"
+#include "traces/raw_file.h"
 
 namespace depthkv::h5 {
 namespace {
@@ -40,68 +39,40 @@ const Handle& reference_type() {
   return type;
 }
 
-template <class T>
-T field(const char* from) {
-  T value{};
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-// Walks collections of the global heap, with every length checked.
+// Finds texts in collections of the global heap, with every length checked.
 class GlobalHeap {
  public:
-  explicit GlobalHeap(const Object& object) : name_(object.name) {
-    const Handle file(H5Iget_file_id(object.id()), H5Fclose);
-    std::string path(static_cast<std::size_t>(std::max<ssize_t>(0, H5Fget_name(file.id(), nullptr, 0))), '\0');
-    H5Fget_name(file.id(), path.data(), path.size() + 1);
-    stream_.open(path, std::ios::binary);
-    H5Fget_filesize(file.id(), &size_);
-  }
+  explicit GlobalHeap(const Object& object) : name_(object.name), file_(path_of(object)) {}
 
   std::string text(const Reference& reference) {
     if (reference.length == 0) return "";
     if (reference.collection != loaded_) load(reference.collection);
-    constexpr std::size_t kHeader = 16;  // of the collection, and of each object
-    for (std::size_t at = kHeader; at + kHeader <= collection_.size();) {
-      const auto index = field<std::uint16_t>(collection_.data() + at);
-      const auto length = field<std::uint64_t>(collection_.data() + at + 8);
-      const std::size_t room = collection_.size() - at - kHeader;
+    for (Fields objects(collection_, name_); objects.left() >= 16;) {
+      const auto index = objects.take<std::uint16_t>();
+      objects.take(6);  // reference count, and nothing
+      const auto length = objects.take<std::uint64_t>();
       if (index == 0) break;  // the free space at the end
-      if (length > room) break;
-      if (index == reference.index) {
-        if (reference.length > length) break;
-        return collection_.substr(at + kHeader, reference.length).c_str();
-      }
-      at += kHeader + (static_cast<std::size_t>(length) + 7) / 8 * 8;
+      const std::string_view bytes = objects.take(length);
+      if (index == reference.index && reference.length <= length)
+        return std::string(bytes.substr(0, reference.length)).c_str();
+      objects.take(std::min((8 - bytes.size() % 8) % 8, objects.left()));
     }
-    fail();
+    throw Error(fmt::format("{}: its text isn't where the file says; the file is damaged", name_));
   }
 
  private:
   void load(std::uint64_t address) {
-    std::array<char, 16> header{};
-    read(address, header.data(), header.size());
-    const auto length = field<std::uint64_t>(header.data() + 8);
-    if (std::memcmp(header.data(), "GCOL\1", 5) != 0 || length > size_) fail();
-    collection_.resize(length);
-    read(address, collection_.data(), length);
+    const std::string head = file_.read(address, 16);
+    Fields fields(head, name_);
+    fields.require(fields.take(4) == "GCOL" && fields.take<std::uint32_t>() == 1);
+    const auto length = fields.take<std::uint64_t>();
+    fields.require(length >= 16 && file_.holds(address, length));
+    collection_ = file_.read(address + 16, length - 16);
     loaded_ = address;
   }
 
-  void read(std::uint64_t address, char* to, std::uint64_t count) {
-    if (address > size_ || count > size_ - address) fail();
-    stream_.clear();
-    stream_.seekg(static_cast<std::streamoff>(address));
-    if (!stream_.read(to, static_cast<std::streamsize>(count))) fail();
-  }
-
-  [[noreturn]] void fail() const {
-    throw Error(fmt::format("{}: its text isn't where the file says; the file is damaged", name_));
-  }
-
-  std::string name_;
-  std::ifstream stream_;
-  hsize_t size_ = 0;
+  const std::string& name_;
+  RawFile file_;
   std::uint64_t loaded_ = 0;  // address of collection_; 0 is the superblock's, never a collection's
   std::string collection_;
 };
@@ -116,9 +87,11 @@ std::vector<std::string> fetch(const Object& object, const std::string& referenc
   GlobalHeap heap(object);
   std::vector<std::string> texts;
   std::size_t bytes = 0;
+  Fields fields(references, object.name);
   for (std::size_t i = 0; i < count; ++i) {
-    const char* at = references.data() + i * kReferenceBytes;
-    texts.push_back(heap.text({field<std::uint32_t>(at), field<std::uint64_t>(at + 4), field<std::uint32_t>(at + 12)}));
+    const auto length = fields.take<std::uint32_t>();
+    const auto collection = fields.take<std::uint64_t>();
+    texts.push_back(heap.text({length, collection, fields.take<std::uint32_t>()}));
     bytes += texts.back().size();
     expect_justified(object, bytes, 1);  // many references may name one long text
   }
