@@ -2,6 +2,7 @@
 #include "traces/object_header.h"
 
 #include <algorithm>
+#include <bit>
 #include <deque>
 #include <limits>
 #include <vector>
@@ -16,6 +17,8 @@ constexpr std::size_t kMostChunks = 256;  // of one header; more is a circle
 constexpr std::size_t kMostRank = 32;
 constexpr std::size_t kReferenceBytes = 16;  // of a variable-length value
 constexpr int kMostNested = 4;               // datatypes inside datatypes
+constexpr std::uint64_t kMostHeapBlock = 1 << 26;
+constexpr std::uint64_t kHeapHeader = 142;  // bytes
 
 enum class Kind : std::uint16_t {
   nil = 0x00,
@@ -46,8 +49,12 @@ struct Chunk {
 
 void skip_padding(Fields& fields, std::size_t length) { fields.take(std::min((8 - length % 8) % 8, fields.left())); }
 
-// Number of values.
-std::uint64_t check_dataspace(Fields fields) {
+struct Space {
+  std::uint64_t count = 0;  // of values
+  std::size_t rank = 0;
+};
+
+Space check_dataspace(Fields fields) {
   const auto version = fields.take<std::uint8_t>();
   const auto rank = fields.take<std::uint8_t>();
   const auto flags = fields.take<std::uint8_t>();
@@ -61,7 +68,7 @@ std::uint64_t check_dataspace(Fields fields) {
     count *= extent;
   }
   if (flags == 1) fields.take(std::uint64_t{8} * rank);
-  return version == 2 && type == 2 ? 0 : count;
+  return {version == 2 && type == 2 ? 0 : count, rank};
 }
 
 void check_members(Fields& fields, int version, std::size_t count, std::size_t value_bytes) {
@@ -125,7 +132,7 @@ void check_attribute(Fields fields) {
   Fields type = fields.within(part(type_length));
   const Fields space = fields.within(part(space_length));
   const std::uint64_t size = check_datatype(type);
-  const std::uint64_t count = check_dataspace(space);
+  const std::uint64_t count = check_dataspace(space).count;
   fields.require(count <= fields.left() / size);
 }
 
@@ -140,12 +147,23 @@ void check_fill(Fields fields, Kind kind) {
   fields.take(std::max(0, fields.take<std::int32_t>()));
 }
 
-void check_extents(Fields& fields, std::size_t rank, std::size_t bytes) {
-  fields.require(rank >= 1 && rank <= kMostRank + 1);
-  for (std::size_t i = 0; i < rank; ++i) fields.require(fields.number(bytes) != 0);
+// A chunk's extent; the last one is the size of a value.
+struct ChunkShape {
+  std::size_t rank = 0;  // 0: not chunked
+  std::uint64_t value_bytes = 0;
+};
+
+ChunkShape check_extents(Fields& fields, std::size_t rank, std::size_t bytes) {
+  fields.require(rank >= 2 && rank <= kMostRank + 1);
+  std::uint64_t extent = 0;
+  for (std::size_t i = 0; i < rank; ++i) {
+    extent = fields.number(bytes);
+    fields.require(extent != 0);
+  }
+  return {rank, extent};
 }
 
-void check_layout(Fields fields, const RawFile& file) {
+ChunkShape check_layout(Fields fields, const RawFile& file) {
   const auto version = fields.take<std::uint8_t>();
   const auto layout = fields.take<std::uint8_t>();
   fields.require(version == 3 || version == 4);
@@ -159,15 +177,17 @@ void check_layout(Fields fields, const RawFile& file) {
     const auto rank = fields.take<std::uint8_t>();
     const auto address = fields.take<std::uint64_t>();
     fields.require(address == kUndefined || file.holds(address, 1));
-    check_extents(fields, rank, 4);
+    return check_extents(fields, rank, 4);
   } else if (layout == 2) {
     fields.take(1);
     const auto rank = fields.take<std::uint8_t>();
     const auto bytes = fields.take<std::uint8_t>();
-    check_extents(fields, rank, bytes);
+    const ChunkShape shape = check_extents(fields, rank, bytes);
     const auto index = fields.take<std::uint8_t>();
     fields.require(index >= 1 && index <= 5);
+    return shape;
   }  // Virtual ones are refused by name, once they are open: check_storage().
+  return {};
 }
 
 void check_filters(Fields fields) {
@@ -204,15 +224,43 @@ void check_link(Fields fields) {
   }
 }
 
+// The heap that holds a group's links or an object's attributes when there are many (III.G).
+void check_heap(Fields fields, const RawFile& file) {
+  const auto is_power = [](std::uint64_t x) { return std::has_single_bit(x); };
+  fields.require(fields.take(4) == "FRHP" && fields.take<std::uint8_t>() == 0);
+  const auto id_length = fields.take<std::uint16_t>();
+  const auto filter_length = fields.take<std::uint16_t>();
+  fields.take(1);
+  const auto longest = fields.take<std::uint32_t>();
+  fields.take(12 * sizeof(std::uint64_t));
+  const auto width = fields.take<std::uint16_t>();
+  const auto smallest_block = fields.take<std::uint64_t>();
+  const auto largest_block = fields.take<std::uint64_t>();
+  const auto address_bits = fields.take<std::uint16_t>();
+  fields.take(2);
+  const auto root = fields.take<std::uint64_t>();
+  const auto rows = fields.take<std::uint16_t>();
+  fields.require(id_length >= 3 && id_length <= 64 && filter_length == 0 && is_power(width) &&
+                 is_power(smallest_block) && is_power(largest_block) && smallest_block <= largest_block &&
+                 largest_block <= kMostHeapBlock && longest <= largest_block && address_bits >= 8 &&
+                 address_bits <= 64 && rows <= 64 && smallest_block * width <= kMostHeapBlock * 64);
+  fields.require(root == kUndefined || file.holds(root, 1));
+}
+
 // Version, flags, and addresses of a heap and indices.
-void check_dense(Fields fields, std::size_t order_bytes, const RawFile& file) {
+void check_dense(Fields fields, std::size_t order_bytes, RawFile& file) {
   const auto version = fields.take<std::uint8_t>();
   const auto flags = fields.take<std::uint8_t>();
   fields.require(version == 0 && flags <= 3);
   if ((flags & 1U) != 0) fields.take(order_bytes);
-  for (int i = 0; i < ((flags & 2U) != 0 ? 3 : 2); ++i) {
-    const auto address = fields.take<std::uint64_t>();
-    fields.require(address == kUndefined || file.holds(address, 1));
+  const auto heap = fields.take<std::uint64_t>();
+  if (heap != kUndefined) {
+    const std::string header = file.read(heap, kHeapHeader);
+    check_heap(fields.within(header), file);
+  }
+  for (int i = 0; i < ((flags & 2U) != 0 ? 2 : 1); ++i) {
+    const auto index = fields.take<std::uint64_t>();
+    fields.require(index == kUndefined || file.holds(index, 1));
   }
 }
 
@@ -227,6 +275,8 @@ class Header {
       Fields(std::string_view(), name_).require(i < kMostChunks);
       check_chunk(chunks_[i], i > 0 && tagged);
     }
+    Fields(std::string_view(), name_)
+        .require(chunk_.rank == 0 || (chunk_.rank == space_.rank + 1 && chunk_.value_bytes == value_bytes_));
   }
 
  private:
@@ -280,10 +330,10 @@ class Header {
   void check_message(Kind kind, Fields fields) {
     switch (kind) {
       case Kind::dataspace:
-        check_dataspace(fields);
+        space_ = check_dataspace(fields);
         return;
       case Kind::datatype:
-        check_datatype(fields);
+        value_bytes_ = check_datatype(fields);
         return;
       case Kind::old_fill:
       case Kind::fill:
@@ -291,7 +341,8 @@ class Header {
       case Kind::link:
         return check_link(fields);
       case Kind::layout:
-        return check_layout(fields, file_);
+        chunk_ = check_layout(fields, file_);
+        return;
       case Kind::filters:
         return check_filters(fields);
       case Kind::attribute:
@@ -333,6 +384,9 @@ class Header {
   const std::string& name_;
   bool tagged_ = false;
   unsigned flags_ = 0;
+  Space space_;
+  std::size_t value_bytes_ = 0;
+  ChunkShape chunk_;
   std::vector<Chunk> chunks_;
   std::deque<std::string> bytes_;  // what Fields look into
 };
