@@ -50,14 +50,6 @@ Handle creation_of(const Object& dataset) {
   return creation;
 }
 
-H5Z_filter_t filter_at(const Handle& creation, int index) {
-  unsigned flags = 0;
-  unsigned configuration = 0;
-  std::size_t values = 0;
-  return H5Pget_filter2(creation.id(), static_cast<unsigned>(index), &flags, &values, nullptr, 0, nullptr,
-                        &configuration);
-}
-
 void check_chunk(const Object& dataset, const Handle& creation) {
   std::array<hsize_t, H5S_MAX_RANK> chunk{};
   const int rank = H5Pget_chunk(creation.id(), H5S_MAX_RANK, chunk.data());
@@ -114,6 +106,14 @@ void check_link(const Object& parent, const std::string& name, const std::string
                             full, info.type == H5L_TYPE_SOFT ? "a soft" : "an external"));
   }
   check_object_header(path_of(parent), info.u.address, full);
+}
+
+H5Z_filter_t filter_at(const Handle& creation, int index) {
+  unsigned flags = 0;
+  unsigned configuration = 0;
+  std::size_t values = 0;
+  return H5Pget_filter2(creation.id(), static_cast<unsigned>(index), &flags, &values, nullptr, 0, nullptr,
+                        &configuration);
 }
 
 void check_storage(const Object& dataset) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
+#include "traces/chunks.h"
 #include "traces/guard.h"
 
 namespace depthkv::h5 {
@@ -255,6 +256,7 @@ void write(const Object& dataset, Type type, const Block& block, const void* dat
 void read(const Object& dataset, Type type, const Block& block, void* data) {
   if (std::find(block.count.begin(), block.count.end(), 0U) != block.count.end()) return;
   const auto [file, memory] = select(dataset, block);
+  check_chunks(dataset, block);
   if (H5Dread(dataset.id(), type_of(type).id(), memory.id(), file.id(), H5P_DEFAULT, data) < 0) {
     throw Error(fmt::format("{}: can't be read; the file is damaged or its disk is", dataset.name));
   }

@@ -267,6 +267,20 @@ TEST_F(Hostile, HugeExtentsInTinyFiles) {
   H5Tclose(type);
 }
 
+// Filters that yield less than a chunk: libhdf5 1.10 would read on behind it.
+TEST_F(Hostile, ChunksThatAreShorterThanTheyClaim) {
+  const std::vector<unsigned char> deflated{0x78, 0x9c, 0x63, 0x60, 0x00, 0x00, 0x00, 0x02, 0x00, 0x01};  // two zeros
+  const hsize_t start[] = {0, 0, 0};
+  for (const unsigned skipped : {0U, 1U, 3U}) {  // bits of the filters that the chunk says it left out
+    EXPECT_THAT(complaint_after([&](hid_t f) {
+                  const hid_t keys = H5Dopen2(f, "layers/0/keys", H5P_DEFAULT);
+                  EXPECT_GE(H5Dwrite_chunk(keys, H5P_DEFAULT, skipped, start, deflated.size(), deflated.data()), 0);
+                  H5Dclose(keys);
+                }),
+                testing::HasSubstr("keys: a chunk isn't whole"));
+  }
+}
+
 TEST_F(Hostile, WrongTypesAreNamed) {
   const hid_t committed = H5Tcopy(H5T_STD_I32LE);
   EXPECT_THAT(complaint_after([&](hid_t f) {
