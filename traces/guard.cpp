@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "depthkv/error.h"
+#include "traces/heaps.h"
 #include "traces/object_header.h"
 #include "traces/raw_file.h"
 
@@ -16,8 +17,6 @@ namespace {
 
 // Bytes of a dataset per byte of its file. Deflate reaches 1032, and attention stores about half of its extent.
 constexpr hsize_t kMostExpansion = 2000;
-
-constexpr std::uint64_t kUndefined = std::numeric_limits<std::uint64_t>::max();
 
 // Fields that matter here, at their places in superblocks of version 0, 1 and 2 or 3 (HDF5 file format, II.A).
 struct Superblock {

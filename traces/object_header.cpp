@@ -2,23 +2,20 @@
 #include "traces/object_header.h"
 
 #include <algorithm>
-#include <bit>
 #include <deque>
 #include <limits>
 #include <vector>
 
+#include "traces/heaps.h"
 #include "traces/raw_file.h"
 
 namespace depthkv::h5 {
 namespace {
 
-constexpr std::uint64_t kUndefined = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t kMostChunks = 256;  // of one header; more is a circle
 constexpr std::size_t kMostRank = 32;
 constexpr std::size_t kReferenceBytes = 16;  // of a variable-length value
 constexpr int kMostNested = 4;               // datatypes inside datatypes
-constexpr std::uint64_t kMostHeapBlock = 1 << 26;
-constexpr std::uint64_t kHeapHeader = 142;  // bytes
 
 enum class Kind : std::uint16_t {
   nil = 0x00,
@@ -224,43 +221,17 @@ void check_link(Fields fields) {
   }
 }
 
-// The heap that holds a group's links or an object's attributes when there are many (III.G).
-void check_heap(Fields fields, const RawFile& file) {
-  const auto is_power = [](std::uint64_t x) { return std::has_single_bit(x); };
-  fields.require(fields.take(4) == "FRHP" && fields.take<std::uint8_t>() == 0);
-  const auto id_length = fields.take<std::uint16_t>();
-  const auto filter_length = fields.take<std::uint16_t>();
-  fields.take(1);
-  const auto longest = fields.take<std::uint32_t>();
-  fields.take(12 * sizeof(std::uint64_t));
-  const auto width = fields.take<std::uint16_t>();
-  const auto smallest_block = fields.take<std::uint64_t>();
-  const auto largest_block = fields.take<std::uint64_t>();
-  const auto address_bits = fields.take<std::uint16_t>();
-  fields.take(2);
-  const auto root = fields.take<std::uint64_t>();
-  const auto rows = fields.take<std::uint16_t>();
-  fields.require(id_length >= 3 && id_length <= 64 && filter_length == 0 && is_power(width) &&
-                 is_power(smallest_block) && is_power(largest_block) && smallest_block <= largest_block &&
-                 largest_block <= kMostHeapBlock && longest <= largest_block && address_bits >= 8 &&
-                 address_bits <= 64 && rows <= 64 && smallest_block * width <= kMostHeapBlock * 64);
-  fields.require(root == kUndefined || file.holds(root, 1));
-}
-
-// Version, flags, and addresses of a heap and indices.
-void check_dense(Fields fields, std::size_t order_bytes, RawFile& file) {
+// Version, flags, and where a heap and its indices are.
+void check_dense(Fields fields, std::size_t order_bytes, RawFile& file, const std::string& name) {
   const auto version = fields.take<std::uint8_t>();
   const auto flags = fields.take<std::uint8_t>();
   fields.require(version == 0 && flags <= 3);
   if ((flags & 1U) != 0) fields.take(order_bytes);
   const auto heap = fields.take<std::uint64_t>();
-  if (heap != kUndefined) {
-    const std::string header = file.read(heap, kHeapHeader);
-    check_heap(fields.within(header), file);
-  }
+  if (heap != kUndefined) check_fractal_heap(file, heap, name);
   for (int i = 0; i < ((flags & 2U) != 0 ? 2 : 1); ++i) {
     const auto index = fields.take<std::uint64_t>();
-    fields.require(index == kUndefined || file.holds(index, 1));
+    if (index != kUndefined) check_index(file, index, name);
   }
 }
 
@@ -350,12 +321,12 @@ class Header {
       case Kind::comment:
         return fields.require(fields.left() > 0 && fields.take(fields.left()).back() == '\0');
       case Kind::link_info:
-        return check_dense(fields, 8, file_);
+        return check_dense(fields, 8, file_, name_);
       case Kind::attribute_info:
-        return check_dense(fields, 2, file_);
+        return check_dense(fields, 2, file_, name_);
       case Kind::symbol_table:
-        for (int i = 0; i < 2; ++i) fields.require(file_.holds(fields.take<std::uint64_t>(), 8));
-        return;
+        fields.require(file_.holds(fields.take<std::uint64_t>(), 8));
+        return check_local_heap(file_, fields.take<std::uint64_t>(), name_);
       case Kind::continuation: {
         const auto address = fields.take<std::uint64_t>();
         chunks_.push_back({address, fields.take<std::uint64_t>()});

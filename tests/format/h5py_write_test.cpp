@@ -28,7 +28,7 @@ void expect_equal_samples(const Sample& a, const Sample& b) {
 
 void expect_equal_layers(const Trace& a, const Trace& b) {
   for (int layer = 0; layer < static_cast<int>(a.model().layers.size()); ++layer) {
-    for (const Channel channel : kChannels) ASSERT_TRUE(a.has(channel, layer) && b.has(channel, layer));
+    for (const Channel channel : kChannels) ASSERT_EQ(a.has(channel, layer), b.has(channel, layer));
     EXPECT_TRUE(equal(a.keys(layer), b.keys(layer)));
     EXPECT_TRUE(equal(a.values(layer), b.values(layer)));
     EXPECT_TRUE(equal(a.queries(layer), b.queries(layer)));

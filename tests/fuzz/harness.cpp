@@ -43,9 +43,12 @@ void read_layer(const Trace& trace, int layer) {
   if (trace.has(Channel::keys, layer)) trace.keys(layer);
   if (trace.has(Channel::values, layer)) trace.values(layer);
   if (trace.has(Channel::queries, layer)) trace.queries(layer);
-  if (trace.has(Channel::column_sums, layer)) {
-    for (const Cut cut : {Cut::context, Cut::prompt}) trace.column_sums(layer, cut);
+  for (const Cut cut : {Cut::context, Cut::prompt}) {
+    if (trace.has(Channel::column_sums, layer)) trace.column_sums(layer, cut);
+    if (trace.has(Channel::query_mean, layer)) trace.query_mean(layer, cut);
+    if (trace.has(Channel::query_second_moment, layer)) trace.query_second_moment(layer, cut);
   }
+  if (trace.has(Channel::value_output_norms, layer)) trace.value_output_norms(layer, Norm::l2);
   if (trace.has(Channel::attention, layer)) trace.attention(layer, {0, trace.sample().size()});
 }
 
