@@ -211,7 +211,7 @@ TEST_F(Hostile, VariableLengthTextIsReadAndNeedNotBeThere) {
   H5Tclose(text);
 }
 
-// The heap's own numbers, changed under a reference: libhdf5 1.10 would copy past its buffer.
+// The heap's own numbers, changed under a reference.
 TEST_F(Hostile, VariableLengthTextWithAHeapThatLies) {
   const hid_t text = H5Tcopy(H5T_C_S1);
   H5Tset_size(text, H5T_VARIABLE);
