@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Text, of fixed length as DepthKV writes it and of variable length as h5py does. The latter lies in the file's global
-// heap; it is fetched here and not by libhdf5, which in 1.10 copies as many bytes as the heap says into a buffer made
-// for as many as the reference says (docs/decisions/006-what-a-sample-may-be.md).
+// heap; it is fetched here and not by libhdf5, so that lengths that contradict each other are
+// an Error (docs/decisions/006-what-a-sample-may-be.md).
 #include <fmt/format.h>
 
 #include <algorithm>
