@@ -27,7 +27,7 @@ double seconds_of(const std::function<void()>& work) {
 std::string long_text(const Model& model, const std::filesystem::path& tasks, std::int64_t tokens) {
   std::string text;
   for (const char* name : {"lm_books.jsonl", "needle.jsonl", "summ_query.jsonl"})
-    for (const TaskSample& sample : read_tasks(tasks / name)) text += sample.context + "\n\n";
+    for (const TaskSample& sample : read_tasks({tasks / name})) text += sample.context + "\n\n";
   std::vector<Token> all = model.tokenize(text, false, false);
   while (static_cast<std::int64_t>(all.size()) < tokens) all.insert(all.end(), all.begin(), all.end());
   all.resize(static_cast<std::size_t>(tokens));
@@ -56,7 +56,7 @@ int run(const std::filesystem::path& model_file, const std::filesystem::path& ta
       {"id", "long"}, {"context", text}, {"answers", {" and"}}, {"metric", "nll"}, {"max_new_tokens", 0}};
   std::ofstream(scratch / "long.jsonl") << sample.dump() << "\n";
   TracePlan plan;
-  plan.tasks = {scratch / "long.jsonl"};
+  plan.tasks = {{scratch / "long.jsonl"}};
   plan.attention = attention;
   const std::vector<Token> prompt = make_prompt(model, read_tasks(plan.tasks[0])[0]).tokens;
   Measured measured;

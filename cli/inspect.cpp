@@ -1,27 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <set>
+#include <string_view>
 
 #include "cli/commands.h"
-#include "depthkv/trace.h"
+#include "cli/sample_view.h"
+#include "depthkv/error.h"
+#include "replay/csv.h"
 
 namespace depthkv {
 namespace {
 
-std::string channels_text(const Trace& trace) {
-  std::string text;
-  const auto layers = static_cast<int>(trace.model().layers.size());
-  for (const Channel channel : kChannels) {
-    int held = 0;
-    for (int layer = 0; layer < layers; ++layer) held += trace.has(channel, layer) ? 1 : 0;
-    if (held == 0) continue;
-    text += fmt::format("{}{}", text.empty() ? "" : ", ", to_string(channel));
-    if (held < layers) text += fmt::format(" ({} of {} layers)", held, layers);
-  }
-  return text;
-}
+struct Given {
+  std::filesystem::path folder;
+  std::string sample;
+  std::string map;  // which of the two drawings; empty: both
+  std::string cut = "prompt";
+  ViewOptions view;
+  std::filesystem::path out;
+};
+
+// What a channel takes over all samples of a set.
+struct ChannelTotal {
+  int layers = 0;
+  std::int64_t bytes = 0;
+  std::int64_t stored = 0;
+  std::set<std::string> codecs;
+};
+using Totals = std::map<Channel, ChannelTotal>;
+
+double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 void print_card(const ModelCard& card) {
   const LayerShape& layer = card.layers.front();
@@ -33,37 +50,144 @@ void print_card(const ModelCard& card) {
              card.attention_scale, card.logit_softcap);
 }
 
-ExitCode inspect(const std::filesystem::path& folder) {
+void add_channels(const Trace& trace, Totals& totals) {
+  for (int layer = 0; layer < static_cast<int>(trace.model().layers.size()); ++layer) {
+    for (const Channel channel : kChannels) {
+      if (!trace.has(channel, layer)) continue;
+      const ChannelStorage storage = trace.storage(channel, layer);
+      ChannelTotal& total = totals[channel];
+      ++total.layers;
+      total.bytes += storage.bytes;
+      total.stored += storage.stored;
+      total.codecs.insert(storage.codec);
+    }
+  }
+}
+
+void print_sample(const Trace& trace, std::int64_t bytes) {
+  const Sample& sample = trace.sample();
+  std::int64_t evidence = 0;
+  for (const Span& span : sample.evidence) evidence += span.end - span.begin;
+  fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>11} {:>9.1f}\n", sample.id, sample.size(),
+             sample.segments.context.end, sample.segments.prompt_end, sample.size() - sample.segments.prompt_end,
+             evidence, trace.query_rows().size(), mebibytes(bytes));
+}
+
+// `layers`: of all samples together, which is what a channel could be there for.
+void print_channels(const Totals& totals, std::size_t layers) {
+  fmt::print("\n{:<12} {:>9} {:>11} {:>11} {:>7}  {}\n", "channel", "layers", "values, MiB", "stored, MiB", "ratio",
+             "codec");
+  for (const auto& [channel, total] : totals) {
+    fmt::print("{:<12} {:>9} {:>11.2f} {:>11.2f} {:>7.2f}  {}\n", to_string(channel),
+               fmt::format("{}/{}", total.layers, layers), mebibytes(total.bytes), mebibytes(total.stored),
+               static_cast<double>(total.bytes) / static_cast<double>(std::max<std::int64_t>(1, total.stored)),
+               fmt::join(total.codecs, ", "));
+  }
+}
+
+ExitCode inspect_set(const std::filesystem::path& folder) {
   const TraceSet set = open_trace_set(folder);
-  double mebibytes = 0;
+  std::int64_t bytes = 0;
+  std::size_t layers = 0;
+  Totals totals;
   for (std::size_t i = 0; i < set.files.size(); ++i) {
     const Trace trace = Trace::open(set.files[i]);
-    const Sample& sample = trace.sample();
     if (i == 0) {
       print_card(trace.model());
-      fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>9}  {}\n", "sample", "tokens", "context", "prompt", "answer",
-                 "evidence", "MiB", "channels");
+      fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>11} {:>9}\n", "sample", "tokens", "context", "prompt",
+                 "answer", "evidence", "query rows", "MiB");
     }
-    std::int64_t evidence = 0;
-    for (const Span& span : sample.evidence) evidence += span.end - span.begin;
-    const double size = static_cast<double>(std::filesystem::file_size(set.files[i])) / (1 << 20);
-    mebibytes += size;
-    fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>9.1f}  {}\n", sample.id, sample.size(),
-               sample.segments.context.end, sample.segments.prompt_end, sample.size() - sample.segments.prompt_end,
-               evidence, size, channels_text(trace));
+    const auto size = static_cast<std::int64_t>(std::filesystem::file_size(set.files[i]));
+    print_sample(trace, size);
+    add_channels(trace, totals);
+    layers += trace.model().layers.size();
+    bytes += size;
   }
-  fmt::print("\n{} samples, {:.1f} MiB\n", set.files.size(), mebibytes);
+  print_channels(totals, layers);
+  fmt::print("\n{} samples, {:.1f} MiB\n", set.files.size(), mebibytes(bytes));
+  return ExitCode::fine;
+}
+
+Trace find_sample(const std::filesystem::path& folder, const std::string& id) {
+  const TraceSet set = open_trace_set(folder);
+  std::vector<std::string> ids;
+  for (const auto& file : set.files) {
+    Trace trace = Trace::open(file);
+    if (trace.sample().id == id) return trace;
+    ids.push_back(trace.sample().id);
+  }
+  throw InputError(fmt::format("--sample: {} holds no sample \"{}\"{}; `depthkv inspect` lists the {} that it holds",
+                               folder.string(), id, suggestion(id, ids), ids.size()));
+}
+
+bool is_utf8_terminal() {
+  const locale_t locale = newlocale(LC_CTYPE_MASK, "", locale_t{});
+  if (locale == locale_t{}) return false;
+  const bool utf8 = std::string_view(nl_langinfo_l(CODESET, locale)) == "UTF-8";
+  freelocale(locale);
+  return utf8;
+}
+
+// Columns and rows for a drawing: what the terminal has, or a page's width where there is none.
+std::pair<std::int64_t, std::int64_t> room() {
+  constexpr int kBesides = 22;  // columns for labels and legends
+  winsize size{};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col <= kBesides + 10) return {100 - kBesides, 32};
+  return {size.ws_col - kBesides, std::clamp(size.ws_row - 18, 12, 48)};
+}
+
+Drawing make_drawing(const Trace& trace, const Given& given, std::int64_t columns, std::int64_t rows) {
+  Drawing drawing{trace, given.view, {}, {}};
+  const bool sums = trace.has(Channel::column_sums, given.view.layer);
+  const bool map = has_attention(trace, given.view.layer);
+  // What was asked for by name has to be there; otherwise what is there is drawn.
+  if (given.map == "column_sums" || (given.map.empty() && (sums || !map)))
+    drawing.profile = profile_of(trace, given.view, columns);
+  if (given.map == "attention" || (given.map.empty() && map))
+    drawing.map = attention_map_of(trace, given.view, rows, columns);
+  return drawing;
+}
+
+ExitCode inspect_sample(const Given& given) {
+  constexpr std::int64_t kPageColumns = 128;
+  constexpr std::int64_t kPageRows = 96;
+  const Trace trace = find_sample(given.folder, given.sample);
+  check_view(trace, given.view);
+  const auto [columns, rows] = room();
+  fmt::print("{}", draw_text(make_drawing(trace, given, columns, rows), is_utf8_terminal()));
+  if (given.out.empty()) return ExitCode::fine;
+  write_file(given.out, draw_svg(make_drawing(trace, given, kPageColumns, kPageRows)));
+  fmt::print("\n{}\n", given.out.string());
   return ExitCode::fine;
 }
 
 }  // namespace
 
 void add_inspect_command(CLI::App& app, Action& action) {
-  const auto folder = std::make_shared<std::filesystem::path>();
-  CLI::App* command = app.add_subcommand("inspect", "Show what a trace set holds");
-  command->footer("Examples:\n  depthkv inspect traces\n  depthkv inspect run/traces");
-  command->add_option("TRACES", *folder, "folder of a trace set, or one of its files")->required();
-  command->callback([folder, &action] { action = [folder] { return inspect(*folder); }; });
+  const auto given = std::make_shared<Given>();
+  CLI::App* command = app.add_subcommand("inspect", "Show what a trace set holds, or draw one layer of a sample");
+  command->footer(
+      "Examples:\n  depthkv inspect run/traces\n"
+      "  depthkv inspect traces --sample needle-0 --layer 7\n"
+      "  depthkv inspect traces --sample needle-0 --layer 7 --head 2 --map attention --out head.svg");
+  command->add_option("TRACES", given->folder, "folder of a trace set, or one of its files")->required();
+  CLI::Option* sample = command->add_option("--sample", given->sample, "id of the sample to draw");
+  CLI::Option* layer = command->add_option("--layer", given->view.layer, "layer to draw")->needs(sample);
+  sample->needs(layer);
+  command->add_option("--head", given->view.head, "query head to draw; left out: the mean over all")->needs(sample);
+  command->add_option("--map", given->map, "draw only `attention` or only `column_sums`")
+      ->check(CLI::IsMember({"attention", "column_sums"}))
+      ->needs(sample);
+  command->add_option("--cut", given->cut, "cache that is looked at: `context` or `prompt` (default)")
+      ->check(CLI::IsMember({"context", "prompt"}))
+      ->needs(sample);
+  command->add_option("--out", given->out, "write the drawings to this SVG file too")->needs(sample);
+  command->callback([given, &action] {
+    action = [given] {
+      given->view.cut = given->cut == "context" ? Cut::context : Cut::prompt;
+      return given->sample.empty() ? inspect_set(given->folder) : inspect_sample(*given);
+    };
+  });
 }
 
 }  // namespace depthkv

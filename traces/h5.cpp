@@ -7,11 +7,11 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
+#include "traces/chunks.h"
+#include "traces/guard.h"
 
 namespace depthkv::h5 {
 namespace {
-
-constexpr hsize_t kLongestText = hsize_t{1} << 28;  // bytes of one string; more is a broken file
 
 hid_t checked(hid_t id, const std::string& name, const char* what) {
   if (id < 0) throw Error(fmt::format("{}: {}", name, what));
@@ -61,27 +61,9 @@ Handle text_type(std::size_t length) {
   return type;
 }
 
-// Length of a fixed-length string type; throws on anything else.
-std::size_t text_length(const Handle& type, const std::string& name) {
-  if (H5Tget_class(type.id()) != H5T_STRING || H5Tis_variable_str(type.id()) > 0) {
-    throw Error(fmt::format("{}: expected text of a fixed length; the file is not a trace or is damaged", name));
-  }
-  const std::size_t length = H5Tget_size(type.id());
-  if (length == 0 || length > kLongestText)
-    throw Error(fmt::format("{}: text of {} bytes; the file is damaged", name, length));
-  return length;
-}
-
 void reject_zero_bytes(const std::string& text, const std::string& name) {
   if (text.find('\0') != std::string::npos)
     throw Error(fmt::format("{}: the text holds a zero byte, which HDF5 can't store; remove it from the input", name));
-}
-
-Extent extent_of(const Object& dataset) {
-  const Handle space(checked(H5Dget_space(dataset.id()), dataset.name, "can't be read"), H5Sclose);
-  Extent extent(static_cast<std::size_t>(std::max(0, H5Sget_simple_extent_ndims(space.id()))));
-  if (!extent.empty()) H5Sget_simple_extent_dims(space.id(), extent.data(), nullptr);
-  return extent;
 }
 
 // Selects a block of the dataset and makes a memory space of the same size.
@@ -95,18 +77,6 @@ std::pair<Handle, Handle> select(const Object& dataset, const Block& block) {
   return {std::move(file), std::move(memory)};
 }
 
-Object open_attribute(const Object& object, const std::string& name) {
-  const std::string full = fmt::format("{} attribute {}", object.name, name);
-  if (H5Aexists(object.id(), name.c_str()) <= 0)
-    throw Error(fmt::format("{} is missing; the file is not a trace or is damaged", full));
-  Object attribute{Handle(checked(H5Aopen(object.id(), name.c_str(), H5P_DEFAULT), full, "can't be opened"), H5Aclose),
-                   full};
-  const Handle space(checked(H5Aget_space(attribute.id()), full, "can't be read"), H5Sclose);
-  if (H5Sget_simple_extent_npoints(space.id()) != 1)
-    throw Error(fmt::format("{}: expected a single value; the file is damaged", full));
-  return attribute;
-}
-
 void write_scalar_attribute(const Object& object, const std::string& name, const Handle& type, const void* data) {
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
   const std::string full = fmt::format("{} attribute {}", object.name, name);
@@ -116,15 +86,36 @@ void write_scalar_attribute(const Object& object, const std::string& name, const
   if (H5Awrite(attribute.id(), type.id(), data) < 0) throw Error(fmt::format("{}: can't be written", full));
 }
 
-// Reads a number of the class expected, converted by HDF5.
+void expect_link(const Object& parent, const std::string& name, const std::string& full, const char* what) {
+  if (!has(parent, name)) throw Error(fmt::format("{}: no such {}; the file is not a trace or is damaged", full, what));
+  check_link(parent, name, full);
+}
+
+Extent expect_rank(const Object& dataset, std::size_t rank) {
+  Extent extent = extent_of(dataset);
+  if (extent.size() != rank)
+    throw Error(fmt::format("{}: has {} dimensions, expected {}; the file is not a trace or is damaged", dataset.name,
+                            extent.size(), rank));
+  return extent;
+}
+
+// Whole bytes, as everybody stores numbers; HDF5 also knows numbers of 3 bits at an offset of 7.
+bool is_plain_integer(const Handle& type) {
+  const std::size_t bytes = H5Tget_size(type.id());
+  return H5Tget_class(type.id()) == H5T_INTEGER && bytes <= sizeof(std::int64_t) &&
+         H5Tget_precision(type.id()) == 8 * bytes;
+}
+
 template <class T>
-T number_attribute(const Object& object, const std::string& name, hid_t memory, H5T_class_t expected) {
+T number_attribute(const Object& object, const std::string& name, hid_t memory, bool whole) {
   const Object attribute = open_attribute(object, name);
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);
   T value{};
-  if (H5Tget_class(type.id()) != expected || H5Aread(attribute.id(), memory, &value) < 0) {
-    throw Error(fmt::format("{}: expected {}; the file is not a trace or is damaged", attribute.name,
-                            expected == H5T_INTEGER ? "a whole number" : "a number"));
+  const bool fits = is_plain_integer(type) || (!whole && (H5Tequal(type.id(), type_of(Type::f64).id()) > 0 ||
+                                                          H5Tequal(type.id(), type_of(Type::f32).id()) > 0));
+  if (!fits || H5Aread(attribute.id(), memory, &value) < 0) {
+    throw Error(fmt::format("{}: expected a {}; the file is not a trace or is damaged", attribute.name,
+                            whole ? "whole number" : "number"));
   }
   return value;
 }
@@ -151,6 +142,7 @@ Object create_file(const std::filesystem::path& file) {
 
 Object open_file(const std::filesystem::path& file) {
   if (!std::filesystem::is_regular_file(file)) throw Error(fmt::format("{}: no such file", file.string()));
+  check_superblock(file);
   const hid_t id = H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   return {Handle(checked(id, file.string(), "not an HDF5 file, or cut short; record it again"), H5Fclose),
           file.string()};
@@ -171,8 +163,10 @@ Object create_group(const Object& parent, const std::string& name) {
 
 Object open_group(const Object& parent, const std::string& name) {
   const std::string full = child(parent, name);
-  const hid_t id = has(parent, name) ? H5Gopen2(parent.id(), name.c_str(), H5P_DEFAULT) : -1;
-  return {Handle(checked(id, full, "no such group; the file is not a trace or is damaged"), H5Gclose), full};
+  expect_link(parent, name, full, "group");
+  return {
+      Handle(checked(H5Gopen2(parent.id(), name.c_str(), H5P_DEFAULT), full, "isn't a group, or is damaged"), H5Gclose),
+      full};
 }
 
 bool has(const Object& parent, const std::string& name) {
@@ -207,9 +201,21 @@ Object create_dataset(const Object& parent, const std::string& name, Type type, 
 
 Object open_dataset(const Object& parent, const std::string& name) {
   const std::string full = child(parent, name);
-  const hid_t id = has(parent, name) ? H5Dopen2(parent.id(), name.c_str(), H5P_DEFAULT) : -1;
-  return {Handle(checked(id, full, "no such dataset; the file is not a trace or is damaged"), H5Dclose), full};
+  expect_link(parent, name, full, "dataset");
+  const hid_t id = H5Dopen2(parent.id(), name.c_str(), H5P_DEFAULT);
+  Object dataset{Handle(checked(id, full, "isn't a dataset, or is damaged"), H5Dclose), full};
+  check_storage(dataset);
+  return dataset;
 }
+
+Extent extent_of(const Object& dataset) {
+  const Handle space(checked(H5Dget_space(dataset.id()), dataset.name, "can't be read"), H5Sclose);
+  Extent extent(static_cast<std::size_t>(std::max(0, H5Sget_simple_extent_ndims(space.id()))));
+  if (!extent.empty()) H5Sget_simple_extent_dims(space.id(), extent.data(), nullptr);
+  return extent;
+}
+
+hsize_t stored_bytes(const Object& dataset) { return H5Dget_storage_size(dataset.id()); }
 
 void resize(const Object& dataset, const Extent& extent) {
   if (H5Dset_extent(dataset.id(), extent.data()) < 0) throw Error(fmt::format("{}: can't be resized", dataset.name));
@@ -220,11 +226,16 @@ Extent check_dataset(const Object& dataset, Type type, std::size_t rank) {
   if (H5Tequal(found.id(), type_of(type).id()) <= 0)
     throw Error(fmt::format("{}: expected values of type {}; the file is not a trace or is damaged", dataset.name,
                             type_name(type)));
-  Extent extent = extent_of(dataset);
-  if (extent.size() != rank)
-    throw Error(fmt::format("{}: has {} dimensions, expected {}; the file is not a trace or is damaged", dataset.name,
-                            extent.size(), rank));
-  return extent;
+  return expect_rank(dataset, rank);
+}
+
+Extent check_integers(const Object& dataset, std::size_t rank) {
+  const Handle found(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
+  const Extent extent = extent_of(dataset);
+  if (std::find(extent.begin(), extent.end(), 0U) != extent.end()) return Extent(rank, 0);
+  if (!is_plain_integer(found))
+    throw Error(fmt::format("{}: expected whole numbers; the file is not a trace or is damaged", dataset.name));
+  return expect_rank(dataset, rank);
 }
 
 void expect_extent(const Object& dataset, const Extent& found, const Extent& expected) {
@@ -245,6 +256,7 @@ void write(const Object& dataset, Type type, const Block& block, const void* dat
 void read(const Object& dataset, Type type, const Block& block, void* data) {
   if (std::find(block.count.begin(), block.count.end(), 0U) != block.count.end()) return;
   const auto [file, memory] = select(dataset, block);
+  check_chunks(dataset, block);
   if (H5Dread(dataset.id(), type_of(type).id(), memory.id(), file.id(), H5P_DEFAULT, data) < 0) {
     throw Error(fmt::format("{}: can't be read; the file is damaged or its disk is", dataset.name));
   }
@@ -271,23 +283,21 @@ void write_text(const Object& parent, const std::string& name, const std::vector
   }
 }
 
-std::vector<std::string> read_texts(const Object& parent, const std::string& name, bool scalar) {
-  const Object dataset = open_dataset(parent, name);
-  const Handle type(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
-  const std::size_t length = text_length(type, dataset.name);
-  const Extent extent = extent_of(dataset);
-  if (extent.size() != (scalar ? 0U : 1U))
-    throw Error(
-        fmt::format("{}: expected {}; the file is damaged", dataset.name, scalar ? "one text" : "a list of texts"));
-  const hsize_t count = scalar ? 1 : extent[0];
-  if (count > kLongestText / length)
-    throw Error(fmt::format("{}: {} texts of {} bytes; the file is damaged", dataset.name, count, length));
-  std::string padded(count * length, '\0');
-  if (count > 0 && H5Dread(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0)
-    throw Error(fmt::format("{}: can't be read", dataset.name));
-  std::vector<std::string> texts;
-  for (std::size_t i = 0; i < count; ++i) texts.emplace_back(std::string(padded, i * length, length).c_str());
-  return texts;
+Object open_attribute(const Object& object, const std::string& name) {
+  const std::string full = fmt::format("{} attribute {}", object.name, name);
+  if (H5Aexists(object.id(), name.c_str()) <= 0)
+    throw Error(fmt::format("{} is missing; the file is not a trace or is damaged", full));
+  Object attribute{Handle(checked(H5Aopen(object.id(), name.c_str(), H5P_DEFAULT), full, "can't be opened"), H5Aclose),
+                   full};
+  const Handle type(H5Aget_type(attribute.id()), H5Tclose);
+  if (type.id() < 0 || H5Tcommitted(type.id()) != 0)
+    throw Error(fmt::format("{}: has a committed datatype, expected a plain one", full));
+  const Handle space(checked(H5Aget_space(attribute.id()), full, "can't be read"), H5Sclose);
+  if (H5Sget_simple_extent_npoints(space.id()) != 1)
+    throw Error(fmt::format("{}: expected a single value; the file is damaged", full));
+  if (H5Aget_storage_size(attribute.id()) < stored_size(type))
+    throw Error(fmt::format("{}: holds less than its type says; the file is damaged", full));
+  return attribute;
 }
 
 void write_attribute(const Object& object, const std::string& name, const std::string& text) {
@@ -308,21 +318,12 @@ bool has_attribute(const Object& object, const std::string& name) {
   return checked(H5Aexists(object.id(), name.c_str()), object.name, "can't be read") > 0;
 }
 
-std::string text_attribute(const Object& object, const std::string& name) {
-  const Object attribute = open_attribute(object, name);
-  const Handle type(H5Aget_type(attribute.id()), H5Tclose);
-  std::string text(text_length(type, attribute.name), '\0');
-  if (H5Aread(attribute.id(), type.id(), text.data()) < 0)
-    throw Error(fmt::format("{}: can't be read", attribute.name));
-  return text.c_str();
-}
-
 std::int64_t integer_attribute(const Object& object, const std::string& name) {
-  return number_attribute<std::int64_t>(object, name, H5T_NATIVE_INT64, H5T_INTEGER);
+  return number_attribute<std::int64_t>(object, name, H5T_NATIVE_INT64, true);
 }
 
 double real_attribute(const Object& object, const std::string& name) {
-  return number_attribute<double>(object, name, H5T_NATIVE_DOUBLE, H5T_FLOAT);
+  return number_attribute<double>(object, name, H5T_NATIVE_DOUBLE, false);
 }
 
 }  // namespace depthkv::h5

@@ -58,6 +58,7 @@ Object open_file(const std::filesystem::path& file);  // read-only
 void flush(const Object& file);
 
 Object create_group(const Object& parent, const std::string& name);
+// `name` is a name and not a path, here and wherever something is opened: each link is looked at on its own.
 Object open_group(const Object& parent, const std::string& name);
 bool has(const Object& parent, const std::string& name);
 void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path);
@@ -66,9 +67,15 @@ void link_external(const Object& parent, const std::string& name, const std::str
 Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent,
                       const Extent& chunk = {}, bool deflate = false);
 Object open_dataset(const Object& parent, const std::string& name);
+Extent extent_of(const Object& dataset);
+hsize_t stored_bytes(const Object& dataset);
+std::string codec_of(const Object& dataset);  // "none", or its filters in order: "shuffle+deflate"
 void resize(const Object& dataset, const Extent& extent);
 // Throws unless the dataset has this type and, where given, this extent.
 Extent check_dataset(const Object& dataset, Type type, std::size_t rank);
+// The same for whole numbers of any width, which read() converts. An empty list may have any type and shape, because
+// Python's has none; the extent returned is then 0.
+Extent check_integers(const Object& dataset, std::size_t rank);
 void expect_extent(const Object& dataset, const Extent& found, const Extent& expected);
 
 // A block of a dataset, as its own type in memory: std::uint16_t for f16.
@@ -79,10 +86,11 @@ struct Block {
 void write(const Object& dataset, Type type, const Block& block, const void* data);
 void read(const Object& dataset, Type type, const Block& block, void* data);
 
-// UTF-8 of a fixed length, padded with zero bytes.
+// UTF-8, written with a fixed length, padded with zero bytes; read with any.
 void write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar);
 std::vector<std::string> read_texts(const Object& parent, const std::string& name, bool scalar);
 
+Object open_attribute(const Object& object, const std::string& name);  // of a single value
 void write_attribute(const Object& object, const std::string& name, const std::string& text);
 void write_attribute(const Object& object, const std::string& name, std::int64_t value);
 void write_attribute(const Object& object, const std::string& name, double value);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "depthkv/error.h"
 #include "depthkv/trace.h"
@@ -17,17 +18,19 @@ constexpr std::int64_t kMostTokens = std::int64_t{1} << 24;
 constexpr std::int32_t kMostHeads = 1 << 12;
 constexpr std::size_t kMostLayers = 1 << 12;
 
+// Whole numbers of any width, as numpy stores them, into the width that they have to fit.
 template <class T>
-std::vector<T> read_list(const h5::Object& parent, const std::string& name, h5::Type type, std::size_t rank,
-                         hsize_t second = 1) {
+std::vector<T> read_list(const h5::Object& parent, const std::string& name, std::size_t rank, hsize_t second = 1) {
   const h5::Object dataset = h5::open_dataset(parent, name);
-  const h5::Extent extent = h5::check_dataset(dataset, type, rank);
-  if (extent[0] > static_cast<hsize_t>(kMostTokens) || (rank == 2 && extent[1] != second)) {
+  const h5::Extent extent = h5::check_integers(dataset, rank);
+  if (extent[0] > static_cast<hsize_t>(kMostTokens) || (extent[0] > 0 && rank == 2 && extent[1] != second)) {
     throw Error(fmt::format("{}: an unexpected shape; the file is not a trace or is damaged", dataset.name));
   }
-  std::vector<T> values(extent[0] * second);
-  h5::read(dataset, type, {h5::Extent(rank, 0), extent}, values.data());
-  return values;
+  std::vector<std::int64_t> wide(extent[0] * second);
+  h5::read(dataset, h5::Type::i64, {h5::Extent(rank, 0), extent}, wide.data());
+  if (!std::all_of(wide.begin(), wide.end(), [](std::int64_t x) { return std::in_range<T>(x); }))
+    throw Error(fmt::format("{}: holds numbers that don't fit 32 bits; the file is damaged", dataset.name));
+  return {wide.begin(), wide.end()};
 }
 
 ModelCard read_card(const h5::Object& file) {
@@ -45,7 +48,7 @@ ModelCard read_card(const h5::Object& file) {
   card.rotary_base = h5::real_attribute(group, "rotary_base");
   card.attention_scale = h5::real_attribute(group, "attention_scale");
   card.logit_softcap = h5::real_attribute(group, "logit_softcap");
-  const auto geometry = read_list<std::int32_t>(group, "layers", h5::Type::i32, 2, 3);
+  const auto geometry = read_list<std::int32_t>(group, "layers", 2, 3);
   for (std::size_t i = 0; i + 2 < geometry.size(); i += 3)
     card.layers.push_back({geometry[i], geometry[i + 1], geometry[i + 2]});
   if (h5::has(group, "windows")) {
@@ -84,9 +87,9 @@ Sample read_sample(const h5::Object& file) {
   sample.answer_text = text("answer_text");
   sample.answer_source = text("answer_source");
   sample.answers = h5::read_texts(group, "answers", false);
-  sample.tokens = read_list<std::int32_t>(group, "tokens", h5::Type::i32, 1);
-  sample.text_offsets = read_list<std::int32_t>(group, "text_offsets", h5::Type::i32, 1);
-  const auto evidence = read_list<std::int64_t>(group, "evidence", h5::Type::i64, 2, 2);
+  sample.tokens = read_list<std::int32_t>(group, "tokens", 1);
+  sample.text_offsets = read_list<std::int32_t>(group, "text_offsets", 1);
+  const auto evidence = read_list<std::int64_t>(group, "evidence", 2, 2);
   for (std::size_t i = 0; i + 1 < evidence.size(); i += 2) sample.evidence.push_back({evidence[i], evidence[i + 1]});
   Segments& segments = sample.segments;
   segments.context = {h5::integer_attribute(group, "context_begin"), h5::integer_attribute(group, "context_end")};
@@ -113,6 +116,7 @@ Sample read_sample(const h5::Object& file) {
 struct Trace::Impl {
   std::filesystem::path path;
   h5::Object file;
+  h5::Object layers;
   ModelCard model;
   Sample sample;
   std::vector<std::int32_t> query_rows;
@@ -131,7 +135,7 @@ struct Trace::Impl {
     }
     model = read_card(file);
     sample = read_sample(file);
-    query_rows = read_list<std::int32_t>(file, "query_rows", h5::Type::i32, 1);
+    query_rows = read_list<std::int32_t>(file, "query_rows", 1);
     const bool rising =
         std::adjacent_find(query_rows.begin(), query_rows.end(), std::greater_equal<>()) == query_rows.end();
     if (!rising || (!query_rows.empty() && (query_rows.front() < 0 || query_rows.back() >= sample.size()))) {
@@ -146,8 +150,9 @@ struct Trace::Impl {
   }
 
   void check_layers() {
+    layers = h5::open_group(file, "layers");
     for (std::size_t l = 0; l < model.layers.size(); ++l) {
-      const h5::Object group = h5::open_group(file, layout::layer_group(static_cast<int>(l)));
+      const h5::Object group = h5::open_group(layers, std::to_string(l));
       holds.emplace_back();
       for (const Channel channel : kChannels) {
         const bool there = h5::has(group, std::string(to_string(channel)));
@@ -161,7 +166,7 @@ struct Trace::Impl {
   }
 
   h5::Object dataset(int layer, Channel channel) const {
-    return h5::open_dataset(h5::open_group(file, layout::layer_group(layer)), std::string(to_string(channel)));
+    return h5::open_dataset(h5::open_group(layers, std::to_string(layer)), std::string(to_string(channel)));
   }
 
   std::vector<float> read_half(const h5::Object& from, const h5::Block& block) const {
@@ -223,6 +228,14 @@ const Sample& Trace::sample() const { return impl_->sample; }
 std::span<const std::int32_t> Trace::query_rows() const { return impl_->query_rows; }
 bool Trace::has(Channel channel, int layer) const {
   return impl_->holds.at(static_cast<std::size_t>(layer))[static_cast<std::size_t>(channel)];
+}
+
+ChannelStorage Trace::storage(Channel channel, int layer) const {
+  const auto held = h5::lock();
+  const h5::Object dataset = impl_->dataset(layer, channel);
+  std::int64_t bytes = layout::type_of(channel) == h5::Type::f16 ? sizeof(std::uint16_t) : sizeof(float);
+  for (const hsize_t n : h5::extent_of(dataset)) bytes *= static_cast<std::int64_t>(n);
+  return {bytes, static_cast<std::int64_t>(h5::stored_bytes(dataset)), h5::codec_of(dataset)};
 }
 
 Tensor Trace::keys(int layer) const {

@@ -114,6 +114,13 @@ enum class Codec { none, deflate };
 std::vector<std::int32_t> recorded_query_rows(const Segments& segments, std::int64_t tokens, bool all);
 inline constexpr std::int64_t kRecordedWindow = 128;
 
+// What a channel of one layer takes.
+struct ChannelStorage {
+  std::int64_t bytes = 0;   // of its values
+  std::int64_t stored = 0;  // in the file; chunks that hold nothing aren't there
+  std::string codec;        // "none", or the filters in order: "shuffle+deflate"
+};
+
 // One finished sample, open for reading. Tensors are read on demand, one layer at a time. Throws Error on anything
 // that is not a valid trace, naming file and dataset.
 class Trace {
@@ -128,6 +135,7 @@ class Trace {
   const Sample& sample() const;
   std::span<const std::int32_t> query_rows() const;  // ascending positions
   bool has(Channel channel, int layer) const;
+  ChannelStorage storage(Channel channel, int layer) const;  // of a channel that it has
 
   Tensor keys(int layer) const;                           // [KV head, token, d], post-RoPE
   Tensor values(int layer) const;                         // [KV head, token, d]

@@ -116,5 +116,63 @@ TEST_F(CommandTest, HelpHasExamplesAndListsAreComplete) {
   EXPECT_THAT(inspect.output, HasSubstr("column_sums"));
 }
 
+TEST_F(CommandTest, InspectShowsWhatChannelsTake) {
+  SyntheticTrace options;
+  options.id = "deflated";
+  options.codec = Codec::deflate;
+  options.attention = true;
+  write_synthetic_trace(traces_, options);
+  const CommandResult result = run_depthkv({"inspect", traces_.string()});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_THAT(result.output, testing::ContainsRegex("synthetic +180 +150 +170 +10 +76 +158 "));
+  EXPECT_THAT(result.output, testing::ContainsRegex("keys +6/6 +0.03 +0.0[0-9] +[0-9.]+  none, shuffle.deflate"));
+  EXPECT_THAT(result.output, testing::ContainsRegex("attention +3/6 +0.74 "));
+}
+
+TEST_F(CommandTest, InspectDrawsALayer) {
+  const auto draw = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments{"inspect", traces_.string(), "--sample", "synthetic", "--layer", "1"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_depthkv(arguments);
+  };
+  setenv("LC_ALL", "C.UTF-8", 1);
+  const CommandResult both = draw({});
+  setenv("LC_ALL", "C", 1);
+  const std::string svg = (scratch_ / "layer.svg").string();
+  const CommandResult plain = draw({"--head", "3", "--cut", "context", "--out", svg});
+  const CommandResult sums = draw({"--map", "column_sums"});
+  unsetenv("LC_ALL");
+  ASSERT_EQ(both.exit_code, 0) << both.errors;
+  EXPECT_THAT(both.output, HasSubstr("█"));
+  EXPECT_THAT(both.output, HasSubstr("attention received per position, layer 1, mean over heads, cut prompt (170 pos"));
+  EXPECT_THAT(both.output, HasSubstr("recomputed from queries and keys: 158 query rows"));
+  EXPECT_THAT(both.output, HasSubstr("^ evidence"));
+  EXPECT_THAT(both.output, HasSubstr("|question"));
+  ASSERT_EQ(plain.exit_code, 0) << plain.errors;
+  EXPECT_THAT(plain.output, HasSubstr("head 3, cut context (150 positions)"));
+  EXPECT_TRUE(std::all_of(plain.output.begin(), plain.output.end(), [](char c) { return c > 0; }));
+  const std::string page = read_text(svg);
+  EXPECT_TRUE(page.starts_with("<svg xmlns=") && page.ends_with("</svg>\n"));
+  EXPECT_THAT(page, HasSubstr("fill-opacity"));
+  ASSERT_EQ(sums.exit_code, 0) << sums.errors;
+  EXPECT_EQ(sums.output.find("query rows"), std::string::npos);
+}
+
+TEST_F(CommandTest, InspectSaysWhatCannotBeDrawn) {
+  const std::string traces = traces_.string();
+  expect_wrong({"inspect", traces, "--sample", "synthetik", "--layer", "0"}, {"synthetik", "\"synthetic\""});
+  expect_wrong({"inspect", traces, "--sample", "synthetic", "--layer", "3"}, {"--layer 3", "0 to 2"});
+  expect_wrong({"inspect", traces, "--sample", "synthetic", "--layer", "-1"}, {"--layer -1", "0 to 2"});
+  expect_wrong({"inspect", traces, "--sample", "synthetic", "--layer", "0", "--head", "4"}, {"--head 4", "0 to 3"});
+  expect_wrong({"inspect", traces, "--sample", "synthetic"}, {"--layer"});
+  expect_wrong({"inspect", traces, "--layer", "0"}, {"--sample"});
+  SyntheticTrace options;
+  options.id = "bare";
+  options.column_sums = false;
+  write_synthetic_trace(traces_, options);
+  expect_wrong({"inspect", traces, "--sample", "bare", "--layer", "0", "--map", "column_sums"},
+               {"bare.h5", "layer 0", "no column_sums"});
+}
+
 }  // namespace
 }  // namespace depthkv

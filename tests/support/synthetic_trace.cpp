@@ -71,7 +71,7 @@ Sample sample_of(const SyntheticTrace& o) {
   sample.prompt_text = "prompt of " + o.id + ": æøå";
   sample.answer_text = "answer";
   sample.answer_source = "generated";
-  sample.answers = {"one", "two, three"};
+  sample.answers = o.answers;
   sample.segments = o.segments;
   for (std::int64_t t = 0; t < o.tokens; ++t) sample.tokens.push_back(static_cast<Token>(t % 50));
   for (std::int64_t t = 0; t < o.segments.prompt_end; ++t)

@@ -20,6 +20,7 @@ struct SyntheticTrace {
   Segments segments{{3, 150}, 170};
   std::int64_t tokens = 180;
   bool evidence = true;
+  std::vector<std::string> answers{"one", "two, three"};
   bool column_sums = true;
   bool attention = false;  // of every layer
   bool all_queries = false;

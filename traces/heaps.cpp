@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "traces/heaps.h"
+
+#include <bit>
+
+namespace depthkv::h5 {
+namespace {
+
+constexpr std::uint64_t kMostHeapBlock = 1 << 26;  // bytes
+
+}  // namespace
+
+void check_fractal_heap(RawFile& file, std::uint64_t address, const std::string& name) {
+  constexpr std::uint64_t kBytes = 142;
+  const std::string header = file.read(address, kBytes);
+  Fields fields(header, name);
+  const auto is_power = [](std::uint64_t x) { return std::has_single_bit(x); };
+  fields.require(fields.take(4) == "FRHP" && fields.take<std::uint8_t>() == 0);
+  const auto id_length = fields.take<std::uint16_t>();
+  const auto filter_length = fields.take<std::uint16_t>();
+  fields.take(1);
+  const auto longest = fields.take<std::uint32_t>();
+  fields.take(12 * sizeof(std::uint64_t));  // counters
+  const auto width = fields.take<std::uint16_t>();
+  const auto smallest_block = fields.take<std::uint64_t>();
+  const auto largest_block = fields.take<std::uint64_t>();
+  const auto address_bits = fields.take<std::uint16_t>();
+  fields.take(2);
+  const auto root = fields.take<std::uint64_t>();
+  const auto rows = fields.take<std::uint16_t>();
+  fields.require(id_length >= 3 && id_length <= 64 && filter_length == 0 && is_power(width) &&
+                 is_power(smallest_block) && is_power(largest_block) && smallest_block <= largest_block &&
+                 largest_block <= kMostHeapBlock && longest <= largest_block && address_bits >= 8 &&
+                 address_bits <= 64 && rows <= 64);
+  fields.require(root == kUndefined || file.holds(root, 1));
+}
+
+void check_index(RawFile& file, std::uint64_t address, const std::string& name) {
+  constexpr std::uint64_t kBytes = 34;
+  constexpr std::size_t kNodeFrame = 10;  // signature, version, type, checksum
+  const std::string header = file.read(address, kBytes);
+  Fields fields(header, name);
+  fields.require(fields.take(4) == "BTHD" && fields.take<std::uint8_t>() == 0);
+  fields.take(1);
+  const auto node_bytes = fields.take<std::uint32_t>();
+  const auto record_bytes = fields.take<std::uint16_t>();
+  const auto depth = fields.take<std::uint16_t>();
+  const auto split = fields.take<std::uint8_t>();
+  const auto merge = fields.take<std::uint8_t>();
+  const auto root = fields.take<std::uint64_t>();
+  const auto records = fields.take<std::uint16_t>();
+  fields.require(node_bytes >= 64 && node_bytes <= kMostHeapBlock && record_bytes >= 8 && record_bytes <= 64 &&
+                 node_bytes >= kNodeFrame + 4 * record_bytes && depth <= 8 && split > 0 && split <= 100 && merge > 0 &&
+                 merge < split);
+  fields.require(records <= (node_bytes - kNodeFrame) / record_bytes);
+  fields.require(root == kUndefined || file.holds(root, node_bytes));
+}
+
+void check_local_heap(RawFile& file, std::uint64_t address, const std::string& name) {
+  constexpr std::uint64_t kBytes = 32;
+  constexpr std::uint64_t kEnd = 1;  // of the list of free blocks
+  const std::string header = file.read(address, kBytes);
+  Fields fields(header, name);
+  fields.require(fields.take(4) == "HEAP" && fields.take<std::uint8_t>() == 0);
+  fields.take(3);
+  const auto size = fields.take<std::uint64_t>();
+  auto free_block = fields.take<std::uint64_t>();
+  const auto data = fields.take<std::uint64_t>();
+  fields.require(file.holds(data, size));
+  // libhdf5 makes a note of every free block, and goes on for ever where the list is a circle.
+  for (std::uint64_t steps = 0; free_block != kEnd; ++steps) {
+    fields.require(steps <= size / 16 && size >= 16 && free_block <= size - 16);
+    const std::string block = file.read(data + free_block, 16);
+    free_block = Fields(block, name).take<std::uint64_t>();
+  }
+}
+
+}  // namespace depthkv::h5

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The heaps and indices that object headers point to (HDF5 file format, III), looked at before libhdf5 walks them. Each
+// throws Error. Private to traces/.
+#pragma once
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "traces/raw_file.h"
+
+namespace depthkv::h5 {
+
+constexpr std::uint64_t kUndefined = std::numeric_limits<std::uint64_t>::max();  // an address of nothing
+
+void check_fractal_heap(RawFile& file, std::uint64_t address, const std::string& name);  // many links or attributes
+void check_index(RawFile& file, std::uint64_t address, const std::string& name);         // B-tree of version 2 over it
+void check_local_heap(RawFile& file, std::uint64_t address, const std::string& name);    // names of an old group
+
+}  // namespace depthkv::h5
