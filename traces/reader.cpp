@@ -52,7 +52,7 @@ ModelCard read_card(const h5::Object& file) {
   for (std::size_t i = 0; i + 2 < geometry.size(); i += 3)
     card.layers.push_back({geometry[i], geometry[i + 1], geometry[i + 2]});
   if (h5::has(group, "windows")) {
-    const auto windows = read_list<std::int64_t>(group, "windows", h5::Type::i64, 1);
+    const auto windows = read_list<std::int64_t>(group, "windows", 1);
     if (windows.size() != card.layers.size())
       throw Error(fmt::format("{}/windows: {} of them for {} layers; the file is damaged", group.name, windows.size(),
                               card.layers.size()));
