@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/console.h"
 #include "depthkv/trace.h"
 
 namespace depthkv {
@@ -56,14 +57,26 @@ ExitCode inspect(const std::filesystem::path& folder) {
   return ExitCode::fine;
 }
 
+ExitCode check(const std::filesystem::path& folder) {
+  const std::vector<std::string> problems = validate_trace_set(folder, console_progress());
+  for (const std::string& problem : problems) fmt::print("{}\n", problem);
+  fmt::print("{}: {}\n", folder.string(),
+             problems.empty() ? "as traces/FORMAT.md says" : fmt::format("{} problems", problems.size()));
+  return problems.empty() ? ExitCode::fine : ExitCode::failed;
+}
+
 }  // namespace
 
 void add_inspect_command(CLI::App& app, Action& action) {
   const auto folder = std::make_shared<std::filesystem::path>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a trace set holds");
-  command->footer("Examples:\n  depthkv inspect traces\n  depthkv inspect run/traces");
+  command->footer("Examples:\n  depthkv inspect traces\n  depthkv inspect run/traces --check");
   command->add_option("TRACES", *folder, "folder of a trace set, or one of its files")->required();
-  command->callback([folder, &action] { action = [folder] { return inspect(*folder); }; });
+  const auto checked = std::make_shared<bool>(false);
+  command->add_flag("--check", *checked, "check every file against the format; exit 1 if anything is wrong");
+  command->callback([folder, checked, &action] {
+    action = [folder, checked] { return *checked ? check(*folder) : inspect(*folder); };
+  });
 }
 
 }  // namespace depthkv

@@ -71,7 +71,7 @@ void add_trace_command(CLI::App& app, Action& action) {
   CLI::App* command =
       add_command(app, "trace", "Record what a model does on task samples",
                   "  depthkv trace --model model.gguf --tasks needle.jsonl --limit 4 --out traces\n"
-                  "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec deflate --out traces");
+                  "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec none --out traces");
   add_plan_flags(*command, given->overrides, {"model", "threads", "trace."});
   command->add_option("--out", given->out, "folder of the trace set; run again to go on after an interruption")
       ->required();

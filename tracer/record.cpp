@@ -6,15 +6,18 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <deque>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
+#include <thread>
 
 #include "depthkv/error.h"
 #include "depthkv/tasks.h"
 #include "tracer/recorder.h"
+#include "traces/partial.h"
 
 namespace depthkv {
 namespace {
@@ -22,6 +25,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kPlanFile = "plan.json";
+constexpr std::chrono::milliseconds kBusyPause{200};
 
 struct Job {
   TaskSample sample;
@@ -84,13 +88,13 @@ Json plan_json(const Model& model, const TracePlan& plan) {
 // The folder belongs to the first plan that recorded into it.
 void claim_folder(const std::filesystem::path& out, const Json& wanted) {
   const std::filesystem::path file = out / kPlanFile;
+  PartialFile aside(file, PartialFile::IfBusy::wait);
   if (!std::filesystem::exists(file)) {
-    const std::filesystem::path aside = out / (std::string(".") + kPlanFile + ".partial");
-    std::ofstream stream(aside);
+    std::ofstream stream(aside.path());
     stream << wanted.dump(1) << "\n";
     stream.close();
     if (!stream) throw InputError(fmt::format("{}: can't be written to; give another folder", out.string()));
-    std::filesystem::rename(aside, file);
+    aside.publish();
     return;
   }
   std::ifstream stream(file);
@@ -134,10 +138,16 @@ Sample describe(const Model& model, const Job& job, const std::vector<Token>& an
   return sample;
 }
 
+Codec codec_named(const std::string& name) {
+  const auto codec = std::ranges::find(kCodecs, name, [](Codec c) { return to_string(c); });
+  if (codec == kCodecs.end()) throw InputError(fmt::format("codec is \"{}\", expected zstd, deflate or none", name));
+  return *codec;
+}
+
 std::int64_t record_one(Model& model, const TracePlan& plan, const Job& job, const std::filesystem::path& file) {
   const auto layers = static_cast<int>(model.card().layers.size());
   const RecordOptions options{parse_layers(plan.attention, layers), plan.queries == "all",
-                              plan.codec == "deflate" ? Codec::deflate : Codec::none};
+                              codec_named(plan.codec)};
   TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(), options);
   Recorder recorder(writer, model.card(), job.prompt.segments, options.attention);
   Model::RecordRequest request{job.prompt.tokens, job.answer, job.max_new,
@@ -180,17 +190,32 @@ TraceSummary record_traces(Model& model, const TracePlan& plan, const std::files
     throw InputError(fmt::format("{}: can't be made ({}); give another folder", out.string(), error.message()));
   claim_folder(out, plan_json(model, plan));
 
+  remove_stale_partials(out);
+
   TraceSummary summary;
   const auto started = std::chrono::steady_clock::now();
   const auto total = static_cast<std::int64_t>(samples.size());
-  for (const TaskSample& sample : samples) {
+  std::deque<const TaskSample*> left;
+  for (const TaskSample& sample : samples) left.push_back(&sample);
+  std::size_t busy = 0;  // samples in a row that another process is recording
+  while (!left.empty()) {
+    const TaskSample& sample = *left.front();
+    left.pop_front();
     progress("trace", summary.recorded + summary.resumed, total, sample.id);
     const std::filesystem::path file = out / trace_file_name(sample.id);
     if (is_finished(file, sample.id)) {
       ++summary.resumed;
+      busy = 0;
       continue;
     }
-    summary.tokens += record_one(model, plan, make_job(model, plan, sample), file);
+    try {
+      summary.tokens += record_one(model, plan, make_job(model, plan, sample), file);
+    } catch (const TraceBusy&) {
+      left.push_back(&sample);  // last: by then it is there, or its process is gone
+      if (++busy >= left.size()) std::this_thread::sleep_for(kBusyPause);
+      continue;
+    }
+    busy = 0;
     ++summary.recorded;
     write_trace_index(out);
   }

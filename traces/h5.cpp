@@ -7,11 +7,13 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
+#include "traces/chunks.h"
 
 namespace depthkv::h5 {
 namespace {
 
-constexpr hsize_t kLongestText = hsize_t{1} << 28;  // bytes of one string; more is a broken file
+constexpr hsize_t kLongestText = hsize_t{1} << 28;    // bytes of one string; more is a broken file
+constexpr std::size_t kMostBytes = std::size_t{1} << 34;  // of a dataset that is read as a whole, likewise
 
 hid_t checked(hid_t id, const std::string& name, const char* what) {
   if (id < 0) throw Error(fmt::format("{}: {}", name, what));
@@ -77,13 +79,6 @@ void reject_zero_bytes(const std::string& text, const std::string& name) {
     throw Error(fmt::format("{}: the text holds a zero byte, which HDF5 can't store; remove it from the input", name));
 }
 
-Extent extent_of(const Object& dataset) {
-  const Handle space(checked(H5Dget_space(dataset.id()), dataset.name, "can't be read"), H5Sclose);
-  Extent extent(static_cast<std::size_t>(std::max(0, H5Sget_simple_extent_ndims(space.id()))));
-  if (!extent.empty()) H5Sget_simple_extent_dims(space.id(), extent.data(), nullptr);
-  return extent;
-}
-
 // Selects a block of the dataset and makes a memory space of the same size.
 std::pair<Handle, Handle> select(const Object& dataset, const Block& block) {
   Handle file(checked(H5Dget_space(dataset.id()), dataset.name, "can't be read"), H5Sclose);
@@ -143,7 +138,8 @@ std::unique_lock<std::recursive_mutex> lock() {
 Object create_file(const std::filesystem::path& file) {
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_V110);
-  const hid_t id = H5Fcreate(file.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.id());
+  H5Pset_file_locking(access.id(), false, true);
+  const hid_t id = H5Fcreate(file.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id());
   return {Handle(checked(id, file.string(), "can't be made; is the folder there and writable, and the disk not full?"),
                  H5Fclose),
           file.string()};
@@ -151,7 +147,10 @@ Object create_file(const std::filesystem::path& file) {
 
 Object open_file(const std::filesystem::path& file) {
   if (!std::filesystem::is_regular_file(file)) throw Error(fmt::format("{}: no such file", file.string()));
-  const hid_t id = H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  // Finished files never change, so reading needs no lock, which some file systems don't have.
+  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_file_locking(access.id(), false, true);
+  const hid_t id = H5Fopen(file.c_str(), H5F_ACC_RDONLY, access.id());
   return {Handle(checked(id, file.string(), "not an HDF5 file, or cut short; record it again"), H5Fclose),
           file.string()};
 }
@@ -185,21 +184,31 @@ void link_external(const Object& parent, const std::string& name, const std::str
   }
 }
 
-Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent,
-                      const Extent& chunk, bool deflate) {
-  const std::string full = child(parent, name);
+std::vector<std::pair<std::string, std::string>> external_links(const Object& group) {
+  std::vector<std::pair<std::string, std::string>> links;
+  const auto add = [](hid_t id, const char* name, const H5L_info_t* info, void* list) -> herr_t {
+    if (info->type != H5L_TYPE_EXTERNAL) return 0;
+    std::vector<char> value(info->u.val_size);
+    const char* file = nullptr;
+    if (H5Lget_val(id, name, value.data(), value.size(), H5P_DEFAULT) < 0 ||
+        H5Lunpack_elink_val(value.data(), value.size(), nullptr, &file, nullptr) < 0)
+      return -1;
+    static_cast<decltype(links)*>(list)->emplace_back(name, file);
+    return 0;
+  };
+  if (H5Literate(group.id(), H5_INDEX_NAME, H5_ITER_INC, nullptr, add, &links) < 0)
+    throw Error(fmt::format("{}: links can't be read; the file is damaged", group.name));
+  return links;
+}
+
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent) {
   const Handle space(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose);
-  const Handle create(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  if (!chunk.empty()) {
-    Extent fitting = chunk;
-    for (std::size_t i = 0; i < fitting.size(); ++i)
-      fitting[i] = std::clamp<hsize_t>(fitting[i], 1, std::max<hsize_t>(1, extent[i]));
-    H5Pset_chunk(create.id(), static_cast<int>(fitting.size()), fitting.data());
-    if (deflate) {
-      H5Pset_shuffle(create.id());
-      H5Pset_deflate(create.id(), 1);
-    }
-  }
+  return create_dataset(parent, name, type, space, Handle(H5Pcreate(H5P_DATASET_CREATE), H5Pclose));
+}
+
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Handle& space,
+                      const Handle& create) {
+  const std::string full = child(parent, name);
   const Handle kind = type_of(type);
   const hid_t id = H5Dcreate2(parent.id(), name.c_str(), kind.id(), space.id(), H5P_DEFAULT, create.id(), H5P_DEFAULT);
   return {Handle(checked(id, full, "can't be made"), H5Dclose), full};
@@ -213,6 +222,13 @@ Object open_dataset(const Object& parent, const std::string& name) {
 
 void resize(const Object& dataset, const Extent& extent) {
   if (H5Dset_extent(dataset.id(), extent.data()) < 0) throw Error(fmt::format("{}: can't be resized", dataset.name));
+}
+
+Extent extent_of(const Object& dataset) {
+  const Handle space(checked(H5Dget_space(dataset.id()), dataset.name, "can't be read"), H5Sclose);
+  Extent extent(static_cast<std::size_t>(std::max(0, H5Sget_simple_extent_ndims(space.id()))));
+  if (!extent.empty()) H5Sget_simple_extent_dims(space.id(), extent.data(), nullptr);
+  return extent;
 }
 
 Extent check_dataset(const Object& dataset, Type type, std::size_t rank) {
@@ -242,15 +258,22 @@ void write(const Object& dataset, Type type, const Block& block, const void* dat
   }
 }
 
+std::size_t width_of(Type type) {
+  constexpr std::size_t kWidths[] = {4, 8, 2, 4, 8};
+  return kWidths[static_cast<std::size_t>(type)];
+}
+
 void read(const Object& dataset, Type type, const Block& block, void* data) {
   if (std::find(block.count.begin(), block.count.end(), 0U) != block.count.end()) return;
   const auto [file, memory] = select(dataset, block);
+  if (const std::optional<Chunks> chunks = chunks_of(dataset))
+    return read_chunks(dataset, *chunks, width_of(type), block, data);
   if (H5Dread(dataset.id(), type_of(type).id(), memory.id(), file.id(), H5P_DEFAULT, data) < 0) {
     throw Error(fmt::format("{}: can't be read; the file is damaged or its disk is", dataset.name));
   }
 }
 
-void write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar) {
+std::string write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar) {
   const std::string full = child(parent, name);
   std::size_t length = 1;
   for (const std::string& text : texts) {
@@ -269,6 +292,28 @@ void write_text(const Object& parent, const std::string& name, const std::vector
   if (!texts.empty() && H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0) {
     throw Error(fmt::format("{}: can't be written; is the disk full?", full));
   }
+  return padded;
+}
+
+std::vector<std::byte> read_bytes(const Object& dataset) {
+  const Handle type(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
+  const std::size_t width = H5Tget_size(type.id());
+  const Extent extent = extent_of(dataset);
+  std::size_t count = 1;
+  for (const hsize_t n : extent) {
+    if (n > kMostBytes / width / std::max<std::size_t>(1, count))
+      throw Error(fmt::format("{}: more than {} bytes; the file is damaged", dataset.name, kMostBytes));
+    count *= n;
+  }
+  std::vector<std::byte> bytes(count * width);
+  if (bytes.empty()) return bytes;
+  if (const std::optional<Chunks> chunks = chunks_of(dataset)) {
+    read_chunks(dataset, *chunks, width, {Extent(extent.size(), 0), extent}, bytes.data());
+  } else if (H5Tdetect_class(type.id(), H5T_VLEN) != 0 || H5Tis_variable_str(type.id()) != 0 ||
+             H5Dread(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) < 0) {
+    throw Error(fmt::format("{}: can't be read; the file is damaged or its disk is", dataset.name));
+  }
+  return bytes;
 }
 
 std::vector<std::string> read_texts(const Object& parent, const std::string& name, bool scalar) {
@@ -302,6 +347,10 @@ void write_attribute(const Object& object, const std::string& name, std::int64_t
 
 void write_attribute(const Object& object, const std::string& name, double value) {
   write_scalar_attribute(object, name, type_of(Type::f64), &value);
+}
+
+bool has_attribute(const Object& object, const std::string& name) {
+  return H5Aexists(object.id(), name.c_str()) > 0;
 }
 
 std::string text_attribute(const Object& object, const std::string& name) {

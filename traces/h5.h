@@ -53,6 +53,7 @@ using Extent = std::vector<hsize_t>;
 
 enum class Type { i32, i64, f16, f32, f64 };
 
+// Replaces what is there. HDF5's own file locks are left alone: PartialFile holds a better one.
 Object create_file(const std::filesystem::path& file);
 Object open_file(const std::filesystem::path& file);  // read-only
 void flush(const Object& file);
@@ -60,13 +61,17 @@ void flush(const Object& file);
 Object create_group(const Object& parent, const std::string& name);
 Object open_group(const Object& parent, const std::string& name);
 bool has(const Object& parent, const std::string& name);
+// Name in the group and file it leads to, of every external link in it.
+std::vector<std::pair<std::string, std::string>> external_links(const Object& group);
 void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path);
 
-// Chunked when `chunk` isn't empty; it can then be resized up to `extent`.
-Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent,
-                      const Extent& chunk = {}, bool deflate = false);
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent);
+// `space` and `create`: extent and properties as HDF5 has them.
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Handle& space,
+                      const Handle& create);
 Object open_dataset(const Object& parent, const std::string& name);
 void resize(const Object& dataset, const Extent& extent);
+Extent extent_of(const Object& dataset);
 // Throws unless the dataset has this type and, where given, this extent.
 Extent check_dataset(const Object& dataset, Type type, std::size_t rank);
 void expect_extent(const Object& dataset, const Extent& found, const Extent& expected);
@@ -78,14 +83,19 @@ struct Block {
 };
 void write(const Object& dataset, Type type, const Block& block, const void* data);
 void read(const Object& dataset, Type type, const Block& block, void* data);
+std::size_t width_of(Type type);
 
-// UTF-8 of a fixed length, padded with zero bytes.
-void write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar);
+// All values of a dataset as they are stored, whatever their type.
+std::vector<std::byte> read_bytes(const Object& dataset);
+
+// UTF-8 of a fixed length, padded with zero bytes. Returns the bytes stored.
+std::string write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar);
 std::vector<std::string> read_texts(const Object& parent, const std::string& name, bool scalar);
 
 void write_attribute(const Object& object, const std::string& name, const std::string& text);
 void write_attribute(const Object& object, const std::string& name, std::int64_t value);
 void write_attribute(const Object& object, const std::string& name, double value);
+bool has_attribute(const Object& object, const std::string& name);
 std::string text_attribute(const Object& object, const std::string& name);
 std::int64_t integer_attribute(const Object& object, const std::string& name);
 double real_attribute(const Object& object, const std::string& name);
