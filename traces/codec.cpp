@@ -119,7 +119,8 @@ std::span<const std::byte> ChunkEncoder::encode(std::span<const std::byte> chunk
   if (impl_->codec == Codec::none) return chunk;
   impl_->shuffled.resize(chunk.size());
   shuffle(chunk, width, impl_->shuffled.data());
-  return std::span(impl_->packed).first(impl_->pack());
+  const std::size_t size = impl_->pack();
+  return std::span(impl_->packed).first(size);
 }
 
 void decode_chunk(std::span<const Filter> filters, unsigned skipped, std::span<const std::byte> stored,
