@@ -129,8 +129,12 @@ T number_attribute(const Object& object, const std::string& name, hid_t memory, 
 std::unique_lock<std::recursive_mutex> lock() {
   static std::recursive_mutex mutex;
   std::unique_lock held(mutex);
-  // Errors come out as exceptions; the library's own report would go to stderr.
-  static const bool quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  // HDF5 can't close a file that it failed to write (a full disk), and crashes over it when the process ends. Whatever
+  // is to last has been closed by then.
+  static const bool no_clean_up = H5dont_atexit() >= 0;
+  // Errors come out as exceptions; the library's own report, set for each thread, would go to stderr.
+  thread_local const bool quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  (void)no_clean_up;
   (void)quiet;
   return held;
 }

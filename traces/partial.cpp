@@ -74,6 +74,8 @@ PartialFile::~PartialFile() {
   if (descriptor_ < 0) return;
   std::error_code ignored;
   std::filesystem::remove(path_, ignored);
+  // HDF5 keeps a file open that it failed to write; its room on a full disk is needed now.
+  [[maybe_unused]] const int emptied = ftruncate(descriptor_, 0);
   close_file();
 }
 
