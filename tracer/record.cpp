@@ -146,8 +146,7 @@ Codec codec_named(const std::string& name) {
 
 std::int64_t record_one(Model& model, const TracePlan& plan, const Job& job, const std::filesystem::path& file) {
   const auto layers = static_cast<int>(model.card().layers.size());
-  const RecordOptions options{parse_layers(plan.attention, layers), plan.queries == "all",
-                              codec_named(plan.codec)};
+  const RecordOptions options{parse_layers(plan.attention, layers), plan.queries == "all", codec_named(plan.codec)};
   TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(), options);
   Recorder recorder(writer, model.card(), job.prompt.segments, options.attention);
   Model::RecordRequest request{job.prompt.tokens, job.answer, job.max_new,

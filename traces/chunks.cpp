@@ -56,8 +56,8 @@ void copy_overlap(const std::byte* chunk, const Extent& origin, const Extent& ch
   } while (next_index(at, first, last));
 }
 
-// Bytes of the chunk at `origin`, 0 if there is none. HDF5 calls an absent chunk an error; telling it from a damaged one
-// takes a walk over all chunks, so callers don't ask for chunks that a sound file hasn't got.
+// Bytes of the chunk at `origin`, 0 if there is none. HDF5 calls an absent chunk an error; telling it from a damaged
+// one takes a walk over all chunks, so callers don't ask for chunks that a sound file hasn't got.
 hsize_t stored_size(const Object& dataset, const Extent& origin) {
   hsize_t size = 0;
   if (H5Dget_chunk_storage_size(dataset.id(), origin.data(), &size) >= 0) return size;
@@ -75,8 +75,8 @@ std::span<const std::byte> read_stored(const Object& dataset, const Extent& orig
   if (size == 0) return {};
   // No compressor makes its input much longer.
   if (size > chunk_bytes + chunk_bytes / 8 + 1024)
-    throw Error(fmt::format("{}: a chunk of {} bytes stored in {}; the file is damaged", dataset.name, chunk_bytes,
-                            size));
+    throw Error(
+        fmt::format("{}: a chunk of {} bytes stored in {}; the file is damaged", dataset.name, chunk_bytes, size));
   memory.resize(std::max<std::size_t>(memory.size(), size));
   std::uint32_t mask = 0;
   if (H5Dread_chunk(dataset.id(), H5P_DEFAULT, origin.data(), &mask, memory.data()) < 0)

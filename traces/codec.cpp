@@ -93,8 +93,8 @@ struct ChunkEncoder::Impl {
   std::size_t pack() {
     if (codec == Codec::zstd) {
       packed.resize(std::max(packed.size(), ZSTD_compressBound(shuffled.size())));
-      const std::size_t size = ZSTD_compressCCtx(context.get(), packed.data(), packed.size(), shuffled.data(),
-                                                 shuffled.size(), kZstdLevel);
+      const std::size_t size =
+          ZSTD_compressCCtx(context.get(), packed.data(), packed.size(), shuffled.data(), shuffled.size(), kZstdLevel);
       if (ZSTD_isError(size)) throw Error(fmt::format("zstd: {}", ZSTD_getErrorName(size)));
       return size;
     }

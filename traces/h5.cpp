@@ -12,7 +12,7 @@
 namespace depthkv::h5 {
 namespace {
 
-constexpr hsize_t kLongestText = hsize_t{1} << 28;    // bytes of one string; more is a broken file
+constexpr hsize_t kLongestText = hsize_t{1} << 28;        // bytes of one string; more is a broken file
 constexpr std::size_t kMostBytes = std::size_t{1} << 34;  // of a dataset that is read as a whole, likewise
 
 hid_t checked(hid_t id, const std::string& name, const char* what) {
@@ -277,7 +277,8 @@ void read(const Object& dataset, Type type, const Block& block, void* data) {
   }
 }
 
-std::string write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar) {
+std::string write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts,
+                       bool scalar) {
   const std::string full = child(parent, name);
   std::size_t length = 1;
   for (const std::string& text : texts) {
@@ -353,9 +354,7 @@ void write_attribute(const Object& object, const std::string& name, double value
   write_scalar_attribute(object, name, type_of(Type::f64), &value);
 }
 
-bool has_attribute(const Object& object, const std::string& name) {
-  return H5Aexists(object.id(), name.c_str()) > 0;
-}
+bool has_attribute(const Object& object, const std::string& name) { return H5Aexists(object.id(), name.c_str()) > 0; }
 
 std::string text_attribute(const Object& object, const std::string& name) {
   const Object attribute = open_attribute(object, name);

@@ -89,7 +89,8 @@ std::size_t width_of(Type type);
 std::vector<std::byte> read_bytes(const Object& dataset);
 
 // UTF-8 of a fixed length, padded with zero bytes. Returns the bytes stored.
-std::string write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar);
+std::string write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts,
+                       bool scalar);
 std::vector<std::string> read_texts(const Object& parent, const std::string& name, bool scalar);
 
 void write_attribute(const Object& object, const std::string& name, const std::string& text);

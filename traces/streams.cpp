@@ -80,11 +80,12 @@ void RowStream::flush() {
   if (filled_ == 0) return;
   const std::size_t bytes = filled_ * row_bytes_;
   std::fill(chunk_.memory.get() + bytes, chunk_.memory.get() + chunk_.size, std::byte{0});
-  output_.io.submit(std::move(chunk_), [this, start = rows_, end = rows_ + filled_, bytes](std::span<std::byte> values) {
-    dataset_.checksum().add(values.first(bytes));
-    dataset_.grow(with_first(most_, end));
-    dataset_.put(with_first(h5::Extent(most_.size(), 0), start), values);
-  });
+  output_.io.submit(std::move(chunk_),
+                    [this, start = rows_, end = rows_ + filled_, bytes](std::span<std::byte> values) {
+                      dataset_.checksum().add(values.first(bytes));
+                      dataset_.grow(with_first(most_, end));
+                      dataset_.put(with_first(h5::Extent(most_.size(), 0), start), values);
+                    });
   rows_ += filled_;
   filled_ = 0;
 }
@@ -139,9 +140,8 @@ void AttentionStream::flush() {
     std::byte* tile = tiles_.memory.get() + i * tile_bytes_;
     std::fill(tile + filled_ * row_bytes, tile + tile_bytes_, std::byte{0});
   }
-  output_.io.submit(std::move(tiles_), [this, band = band_, rows = filled_](std::span<std::byte> tiles) {
-    put_band(band, rows, tiles);
-  });
+  output_.io.submit(std::move(tiles_),
+                    [this, band = band_, rows = filled_](std::span<std::byte> tiles) { put_band(band, rows, tiles); });
   ++band_;
   filled_ = 0;
 }

@@ -76,10 +76,9 @@ class FileCheck {
 
   void run() {
     check_sample();
-    for (const char* name :
-         {"model/layers", "query_rows", "sample/id", "sample/task", "sample/metric", "sample/source", "sample/license",
-          "sample/prompt_text", "sample/answer_text", "sample/answer_source", "sample/answers", "sample/tokens",
-          "sample/text_offsets", "sample/evidence"}) {
+    for (const char* name : {"model/layers", "query_rows", "sample/id", "sample/task", "sample/metric", "sample/source",
+                             "sample/license", "sample/prompt_text", "sample/answer_text", "sample/answer_source",
+                             "sample/answers", "sample/tokens", "sample/text_offsets", "sample/evidence"}) {
       guarded([&] { check_values(name, h5::Type::i32); });
     }
     for (int layer = 0; layer < static_cast<int>(trace_.model().layers.size()); ++layer) {
@@ -122,16 +121,16 @@ class FileCheck {
       add("sample/id", fmt::format("\"{}\", whose file is called {}", sample.id, name));
     const auto offsets = static_cast<std::int64_t>(sample.text_offsets.size());
     if (offsets != sample.segments.prompt_end)
-      add("sample/text_offsets", fmt::format("{} offsets, expected one for each of {} prompt tokens", offsets,
-                                             sample.segments.prompt_end));
+      add("sample/text_offsets",
+          fmt::format("{} offsets, expected one for each of {} prompt tokens", offsets, sample.segments.prompt_end));
     if (!std::is_sorted(sample.text_offsets.begin(), sample.text_offsets.end()) ||
         (offsets > 0 && (sample.text_offsets.front() < 0 ||
                          static_cast<std::size_t>(sample.text_offsets.back()) > sample.prompt_text.size())))
       add("sample/text_offsets", "not rising positions inside prompt_text");
     const auto [low, high] = std::minmax_element(sample.tokens.begin(), sample.tokens.end());
     if (*low < 0 || *high >= trace_.model().vocabulary)
-      add("sample/tokens", fmt::format("tokens {} to {}, expected 0 to {}", *low, *high,
-                                       trace_.model().vocabulary - 1));
+      add("sample/tokens",
+          fmt::format("tokens {} to {}, expected 0 to {}", *low, *high, trace_.model().vocabulary - 1));
     const auto rows = trace_.query_rows();
     const auto is_set = [&](bool all) {
       return std::ranges::equal(rows, recorded_query_rows(sample.segments, sample.size(), all));
@@ -245,8 +244,9 @@ void FileCheck::check_row(AttentionCheck& check, std::int64_t head, std::int64_t
       most = std::max(most, std::abs(static_cast<double>(values[j]) - static_cast<double>(recomputed[j])));
     if (most <= kRecomputedTolerance) continue;
     check.difference.note([&] {
-      return fmt::format("row {} of head {} differs by {:.2g} from the softmax of queries and keys, expected at most {}",
-                         row, head, most, kRecomputedTolerance);
+      return fmt::format(
+          "row {} of head {} differs by {:.2g} from the softmax of queries and keys, expected at most {}", row, head,
+          most, kRecomputedTolerance);
     });
   }
 }
@@ -263,8 +263,8 @@ void FileCheck::check_column_sums(const AttentionCheck& check, int layer) {
         const double found = recorded.row(head, 0)[static_cast<std::size_t>(j)];
         if (std::abs(found - sum) <= kColumnSumTolerance * (1 + sum)) continue;
         wrong.note([&] {
-          return fmt::format("column {} of head {} is {:.6g} at the cut {}, the recorded attention adds up to {:.6g}", j,
-                             head, found, to_string(cut), sum);
+          return fmt::format("column {} of head {} is {:.6g} at the cut {}, the recorded attention adds up to {:.6g}",
+                             j, head, found, to_string(cut), sum);
         });
       }
     }

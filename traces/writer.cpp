@@ -107,8 +107,8 @@ struct TraceWriter::Impl {
       layer.group = h5::create_group(file, layout::layer_group(static_cast<int>(l)));
       for (const Channel channel : options.channels) {
         if (!layout::by_rows(channel) || channel == Channel::attention) continue;
-        layer.rows[index_of(channel)] = std::make_unique<RowStream>(
-            output, layer.group, channel, most_of(l, channel), layout::kRowsPerChunk);
+        layer.rows[index_of(channel)] =
+            std::make_unique<RowStream>(output, layer.group, channel, most_of(l, channel), layout::kRowsPerChunk);
       }
       if (options.attention.size() > l && options.attention[l])
         layer.attention = std::make_unique<AttentionStream>(output, layer.group, most_of(l, Channel::attention));
@@ -117,8 +117,7 @@ struct TraceWriter::Impl {
   }
 
   h5::Extent most_of(std::size_t layer, Channel channel) const {
-    const std::int64_t rows =
-        channel == Channel::queries ? static_cast<std::int64_t>(query_rows.size()) : capacity;
+    const std::int64_t rows = channel == Channel::queries ? static_cast<std::int64_t>(query_rows.size()) : capacity;
     return layout::extent(channel, model.layers[layer], rows, segments);
   }
 
