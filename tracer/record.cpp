@@ -88,14 +88,16 @@ Json plan_json(const Model& model, const TracePlan& plan) {
 // The folder belongs to the first plan that recorded into it.
 void claim_folder(const std::filesystem::path& out, const Json& wanted) {
   const std::filesystem::path file = out / kPlanFile;
-  PartialFile aside(file, PartialFile::IfBusy::wait);
   if (!std::filesystem::exists(file)) {
-    std::ofstream stream(aside.path());
-    stream << wanted.dump(1) << "\n";
-    stream.close();
-    if (!stream) throw InputError(fmt::format("{}: can't be written to; give another folder", out.string()));
-    aside.publish();
-    return;
+    PartialFile aside(file, PartialFile::IfBusy::wait);
+    if (!std::filesystem::exists(file)) {  // nor has another process made it meanwhile
+      std::ofstream stream(aside.path());
+      stream << wanted.dump(1) << "\n";
+      stream.close();
+      if (!stream) throw InputError(fmt::format("{}: can't be written to; give another folder", out.string()));
+      aside.publish();
+      return;
+    }
   }
   std::ifstream stream(file);
   const Json found = Json::parse(stream, nullptr, false);
