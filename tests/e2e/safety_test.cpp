@@ -47,7 +47,7 @@ class SafetyTest : public testing::Test {
  protected:
   SafetyTest() {
     std::string lines;
-    for (int i = 0; i < kSamples; ++i) lines += task_line("s" + std::to_string(i), 4 + 3 * i);
+    for (int i = 0; i < kSamples; ++i) lines += task_line("s" + std::to_string(i), 2 + 2 * i);
     tasks_ = write_text(scratch_ / "t.jsonl", lines);
     for (const char* name : {"a", "b"}) std::filesystem::create_directories(scratch_ / name);
   }
