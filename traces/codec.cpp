@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kDeflate = 1;
 constexpr int kShuffle = 2;
+constexpr int kFletcher = 3;  // a sum that others may append; `checksum` is ours
+constexpr std::size_t kFletcherBytes = 4;
 constexpr int kZstd = 32015;
 constexpr int kDeflateLevel = 1;
 constexpr int kZstdLevel = 1;  // docs/decisions/010 has the measurement
@@ -128,35 +130,42 @@ void decode_chunk(std::span<const Filter> filters, unsigned skipped, std::span<c
   const auto fail = [&](const std::string& what) {
     throw Error(fmt::format("{}: {}; the file is not a trace or is damaged", name, what));
   };
-  std::size_t width = 0;  // of shuffled values, 0: not shuffled
-  int packer = 0;
+  const auto is_active = [&](std::size_t i) { return (skipped >> i & 1U) == 0; };
+  // What each filter was given when the chunk was written, up to the one that packs.
+  std::vector<std::size_t> given{chunk.size()};
+  int packers = 0;
   for (std::size_t i = 0; i < filters.size(); ++i) {
-    const Filter& filter = filters[i];
-    const bool active = i >= 32 || (skipped >> i & 1U) == 0;
-    if (filter.id == kShuffle && i == 0 && filter.values.size() == 1 && filter.values[0] > 0) {
-      width = active ? filter.values[0] : 0;
-    } else if ((filter.id == kDeflate || filter.id == kZstd) && i + 1 == filters.size()) {
-      packer = active ? filter.id : 0;
-    } else {
-      fail(fmt::format("stored through filter {}, expected shuffle (2), then deflate (1) or zstd (32015)", filter.id));
-    }
+    const int id = filters[i].id;
+    packers += id == kDeflate || id == kZstd ? 1 : 0;
+    given.push_back(given.back() + (id == kFletcher && is_active(i) ? kFletcherBytes : 0));
   }
-  std::vector<std::byte> unpacked;
-  if (packer != 0) {
-    const bool direct = width == 0;
-    unpacked.resize(direct ? 0 : chunk.size());
-    if (!inflate_exactly(packer, stored, direct ? chunk : unpacked))
-      fail(fmt::format("a chunk doesn't unpack to the {} bytes expected", chunk.size()));
-    if (direct) return;
-    stored = unpacked;
+  if (packers > 1) fail("stored through two compressors, expected one at most");
+  std::vector<std::byte> memory;
+  for (std::size_t i = filters.size(); i-- > 0;) {
+    if (!is_active(i)) continue;
+    const Filter& filter = filters[i];
+    std::vector<std::byte> out;
+    if (filter.id == kFletcher && stored.size() >= kFletcherBytes) {
+      stored = stored.first(stored.size() - kFletcherBytes);
+      continue;
+    }
+    if (filter.id == kDeflate || filter.id == kZstd) {
+      out.resize(given[i]);
+      if (!inflate_exactly(filter.id, stored, out))
+        fail(fmt::format("a chunk doesn't unpack to the {} bytes expected", given[i]));
+    } else if (filter.id == kShuffle && !filter.values.empty() && filter.values[0] > 0) {
+      out.resize(stored.size());
+      unshuffle(stored, filter.values[0], out.data());
+    } else {
+      fail(fmt::format("stored through filter {}, expected shuffle (2), deflate (1), zstd (32015) or fletcher32 (3)",
+                       filter.id));
+    }
+    memory = std::move(out);
+    stored = memory;
   }
   if (stored.size() != chunk.size())
     fail(fmt::format("a chunk has {} bytes, expected {}", stored.size(), chunk.size()));
-  if (width == 0) {
-    std::copy(stored.begin(), stored.end(), chunk.begin());
-  } else {
-    unshuffle(stored, width, chunk.data());
-  }
+  std::ranges::copy(stored, chunk.begin());
 }
 
 }  // namespace depthkv

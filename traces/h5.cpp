@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
-#include "traces/chunks.h"
+#include "traces/chunk_io.h"
 
 namespace depthkv::h5 {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "traces/checksum.h"
-#include "traces/chunks.h"
+#include "traces/chunk_io.h"
 #include "traces/io_thread.h"
 #include "traces/layout.h"
 

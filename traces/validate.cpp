@@ -11,7 +11,7 @@
 #include "depthkv/ops.h"
 #include "depthkv/trace.h"
 #include "traces/checksum.h"
-#include "traces/chunks.h"
+#include "traces/chunk_io.h"
 #include "traces/half.h"
 #include "traces/layout.h"
 #include "traces/partial.h"

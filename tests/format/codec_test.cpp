@@ -69,8 +69,12 @@ TEST(Codec, FiltersThatWereSkippedOrAreUnknown) {
   Bytes out(chunk.size());
   decode_chunk(filters_of(Codec::zstd, 2), 3, chunk, out, "x");  // both left out: stored as it is
   EXPECT_EQ(out, chunk);
+  Bytes summed = chunk;
+  summed.resize(chunk.size() + 4);  // as fletcher32 leaves it
+  decode_chunk(std::vector<Filter>{{3, {}}}, 0, summed, out, "x");
+  EXPECT_EQ(out, chunk);
   for (const std::vector<Filter>& filters :
-       {std::vector<Filter>{{3, {}}}, {{32015, {1}}, {2, {2}}}, {{2, {}}}, {{2, {0}}}, {{1, {1}}, {32015, {1}}}}) {
+       {std::vector<Filter>{{3, {}}}, {{4, {}}}, {{2, {}}}, {{2, {0}}}, {{1, {1}}, {32015, {1}}}, {{32015, {1}}}}) {
     EXPECT_THROW(decode_chunk(filters, 0, chunk, out, "x"), Error);
   }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "traces/chunks.h"
+#include "traces/chunk_io.h"
 
 #include <fmt/format.h>
 
