@@ -13,8 +13,10 @@
 #include <string_view>
 
 #include "cli/commands.h"
+#include "cli/console.h"
 #include "cli/sample_view.h"
 #include "depthkv/error.h"
+#include "depthkv/trace.h"
 #include "replay/csv.h"
 
 namespace depthkv {
@@ -27,6 +29,7 @@ struct Given {
   std::string cut = "prompt";
   ViewOptions view;
   std::filesystem::path out;
+  bool check = false;
 };
 
 // What a channel takes over all samples of a set.
@@ -161,6 +164,14 @@ ExitCode inspect_sample(const Given& given) {
   return ExitCode::fine;
 }
 
+ExitCode check(const std::filesystem::path& folder) {
+  const std::vector<std::string> problems = validate_trace_set(folder, console_progress());
+  for (const std::string& problem : problems) fmt::print("{}\n", problem);
+  fmt::print("{}: {}\n", folder.string(),
+             problems.empty() ? "as traces/FORMAT.md says" : fmt::format("{} problems", problems.size()));
+  return problems.empty() ? ExitCode::fine : ExitCode::failed;
+}
+
 }  // namespace
 
 void add_inspect_command(CLI::App& app, Action& action) {
@@ -168,6 +179,7 @@ void add_inspect_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("inspect", "Show what a trace set holds, or draw one layer of a sample");
   command->footer(
       "Examples:\n  depthkv inspect run/traces\n"
+      "  depthkv inspect run/traces --check\n"
       "  depthkv inspect traces --sample needle-0 --layer 7\n"
       "  depthkv inspect traces --sample needle-0 --layer 7 --head 2 --map attention --out head.svg");
   command->add_option("TRACES", given->folder, "folder of a trace set, or one of its files")->required();
@@ -182,8 +194,11 @@ void add_inspect_command(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"context", "prompt"}))
       ->needs(sample);
   command->add_option("--out", given->out, "write the drawings to this SVG file too")->needs(sample);
+  command->add_flag("--check", given->check, "check every file against the format; exit 1 if anything is wrong")
+      ->excludes(sample);
   command->callback([given, &action] {
     action = [given] {
+      if (given->check) return check(given->folder);
       given->view.cut = given->cut == "context" ? Cut::context : Cut::prompt;
       return given->sample.empty() ? inspect_set(given->folder) : inspect_sample(*given);
     };

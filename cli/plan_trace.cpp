@@ -127,7 +127,7 @@ TracePlan read_trace(const YAML::Node& node, const YamlSource& source) {
     section.take("attention", plan.attention);
   }
   const std::vector<std::string> queries{"rows", "all"};
-  const std::vector<std::string> codecs{"none", "deflate"};
+  const std::vector<std::string> codecs{"zstd", "deflate", "none"};
   plan.queries = queries[section.take_choice("queries", queries, 0)];
   plan.codec = codecs[section.take_choice("codec", codecs, 0)];
   section.done();

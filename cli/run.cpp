@@ -68,10 +68,9 @@ void add_plan_flags(CLI::App& command, Overrides& overrides, std::initializer_li
 
 void add_trace_command(CLI::App& app, Action& action) {
   const auto given = std::make_shared<Given>();
-  CLI::App* command =
-      add_command(app, "trace", "Record what a model does on task samples",
-                  "  depthkv trace --model model.gguf --tasks needle.jsonl --limit 4 --out traces\n"
-                  "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec deflate --out traces");
+  CLI::App* command = add_command(app, "trace", "Record what a model does on task samples",
+                                  "  depthkv trace --model model.gguf --tasks needle.jsonl --limit 4 --out traces\n"
+                                  "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec none --out traces");
   add_plan_flags(*command, given->overrides, {"model", "threads", "trace."});
   command->add_option("--out", given->out, "folder of the trace set; run again to go on after an interruption")
       ->required();

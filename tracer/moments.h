@@ -11,17 +11,26 @@ class Moments {
  public:
   Moments(std::int64_t heads, std::int64_t width);
 
-  // rows [n, heads, width]; adds one head's. Heads may be added from different threads.
+  // rows [n, heads, width]; adds one head's. Heads may be added from different threads. How rows are cut into calls
+  // doesn't change the result.
   void add(std::int64_t head, std::span<const float> rows);
-  void operator+=(const Moments& other);
+  // After the last row of both.
+  void operator+=(Moments& other);
 
   // Of `count` rows: mean [heads, width], mean of the outer product [heads, width, width]; 0 without rows.
-  void mean(std::int64_t count, std::span<float> out) const;
-  void second(std::int64_t count, std::span<float> out) const;
+  void mean(std::int64_t count, std::span<float> out);
+  void second(std::int64_t count, std::span<float> out);
 
  private:
+  void flush(std::int64_t head);
+  void flush();
+
   std::int64_t heads_;
   std::int64_t width_;
+  // Of the last rows, at most kBlock: added in float, which is twice as fast, and moved on when there are that many.
+  std::vector<std::int64_t> pending_;  // [head]
+  std::vector<float> block_sums_;
+  std::vector<float> block_products_;
   std::vector<double> sums_;      // [head][i]
   std::vector<double> products_;  // [head][i][j], j >= i only
 };

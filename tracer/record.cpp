@@ -6,12 +6,15 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <deque>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "depthkv/error.h"
 #include "tracer/jobs.h"
 #include "tracer/recorder.h"
+#include "traces/partial.h"
 
 namespace depthkv {
 namespace {
@@ -19,6 +22,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kPlanFile = "plan.json";
+constexpr std::chrono::milliseconds kBusyPause{200};
 
 std::vector<std::string> names_of(const std::set<Channel>& channels) {
   std::vector<std::string> names;
@@ -43,13 +47,15 @@ Json plan_json(const Model& model, const TracePlan& plan) {
 void claim_folder(const std::filesystem::path& out, const Json& wanted) {
   const std::filesystem::path file = out / kPlanFile;
   if (!std::filesystem::exists(file)) {
-    const std::filesystem::path aside = out / (std::string(".") + kPlanFile + ".partial");
-    std::ofstream stream(aside);
-    stream << wanted.dump(1) << "\n";
-    stream.close();
-    if (!stream) throw InputError(fmt::format("{}: can't be written to; give another folder", out.string()));
-    std::filesystem::rename(aside, file);
-    return;
+    PartialFile aside(file, PartialFile::IfBusy::wait);
+    if (!std::filesystem::exists(file)) {  // nor has another process made it meanwhile
+      std::ofstream stream(aside.path());
+      stream << wanted.dump(1) << "\n";
+      stream.close();
+      if (!stream) throw InputError(fmt::format("{}: can't be written to; give another folder", out.string()));
+      aside.publish();
+      return;
+    }
   }
   std::ifstream stream(file);
   const Json found = Json::parse(stream, nullptr, false);
@@ -99,6 +105,12 @@ bool is_finished(const Model& model, const TraceJob& job, const std::filesystem:
   }
 }
 
+Codec codec_named(const std::string& name) {
+  const auto codec = std::ranges::find(kCodecs, name, [](Codec c) { return to_string(c); });
+  if (codec == kCodecs.end()) throw InputError(fmt::format("codec is \"{}\", expected zstd, deflate or none", name));
+  return *codec;
+}
+
 std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job, const std::filesystem::path& file) {
   const auto layers = static_cast<int>(model.card().layers.size());
   const std::vector<bool> matrices = parse_layers(plan.attention, layers);
@@ -106,7 +118,7 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(),
                      {.attention = matrices,
                       .all_queries = plan.queries == "all",
-                      .codec = plan.codec == "deflate" ? Codec::deflate : Codec::none,
+                      .codec = codec_named(plan.codec),
                       .channels = plan.channels});
   Recorder recorder(writer, model, job.prompt.segments, {plan.channels, matrices, plan.threads});
   const Model::RecordRequest request{
@@ -173,20 +185,37 @@ TraceSummary record_traces(Model& model, const TracePlan& plan, const std::files
     throw InputError(fmt::format("{}: can't be made ({}); give another folder", out.string(), error.message()));
   claim_folder(out, plan_json(model, plan));
 
+  remove_stale_partials(out);
+
   TraceSummary summary;
   const auto started = std::chrono::steady_clock::now();
   const auto total = static_cast<std::int64_t>(samples.size());
-  for (const TaskSample& sample : samples) {
+  std::deque<const TaskSample*> left;
+  for (const TaskSample& sample : samples) left.push_back(&sample);
+  std::size_t busy = 0;  // samples in a row that another process is recording
+  const auto count = [&](const TraceJob& job, std::int64_t& among) {
+    ++among;
+    summary.truncated += job.prompt.truncated > 0 ? 1 : 0;
+    busy = 0;
+  };
+  while (!left.empty()) {
+    const TaskSample& sample = *left.front();
+    left.pop_front();
     progress("trace", summary.recorded + summary.resumed, total, sample.id);
     const std::filesystem::path file = out / trace_file_name(sample.id);
     const TraceJob job = make_job(model, plan, sample);
-    summary.truncated += job.prompt.truncated > 0 ? 1 : 0;
     if (is_finished(model, job, file)) {
-      ++summary.resumed;
+      count(job, summary.resumed);
       continue;
     }
-    summary.tokens += record_one(model, plan, job, file);
-    ++summary.recorded;
+    try {
+      summary.tokens += record_one(model, plan, job, file);
+    } catch (const TraceBusy&) {
+      left.push_back(&sample);  // last: by then it is there, or its process is gone
+      if (++busy >= left.size()) std::this_thread::sleep_for(kBusyPause);
+      continue;
+    }
+    count(job, summary.recorded);
     write_trace_index(out);
   }
   progress("trace", total, total, "");

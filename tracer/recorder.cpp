@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "depthkv/ops.h"
+#include "kernels/column_sums/column_sums.h"
 #include "kernels/parallel.h"
 
 namespace depthkv {
@@ -59,9 +60,7 @@ void Recorder::add_column_sums(const LayerBlock& block) {
     std::vector<double>& sums = layers_[to_size(block.layer)].column_sums[part];
     parallel_for(heads, options_.threads, [&](std::int64_t head) {
       const View mine = rows.head_range(head, 1).row_range(first, count).first_columns(columns);
-      const Tensor added = ops_for(Device::cpu).column_sums(mine);
-      double* out = sums.data() + head * segments_.prompt_end;
-      for (const float x : added.values()) *out++ += static_cast<double>(x);
+      cpu::add_rows(mine, std::span(sums).subspan(to_size(head * segments_.prompt_end), to_size(columns)));
     });
   });
 }
@@ -119,7 +118,7 @@ void Recorder::finish_moments(int layer) {
     const std::size_t size = channel == Channel::query_mean ? means : means * to_size(shape.head_dim);
     scratch_.resize(2 * size);
     for (const Cut cut : {Cut::context, Cut::prompt}) {
-      const Moments& moments = parts[static_cast<std::size_t>(cut)];
+      Moments& moments = parts[static_cast<std::size_t>(cut)];
       const auto out = std::span(scratch_).subspan(static_cast<std::size_t>(cut) * size, size);
       channel == Channel::query_mean ? moments.mean(segments_.at(cut), out) : moments.second(segments_.at(cut), out);
     }

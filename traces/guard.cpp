@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "depthkv/error.h"
+#include "traces/codec.h"
 #include "traces/heaps.h"
 #include "traces/object_header.h"
 #include "traces/raw_file.h"
@@ -38,6 +39,8 @@ std::string filter_name(H5Z_filter_t filter) {
       return "shuffle";
     case H5Z_FILTER_FLETCHER32:
       return "fletcher32";
+    case kZstdFilter:
+      return "zstd";
     default:
       return "";
   }
@@ -59,8 +62,9 @@ void check_chunk(const Object& dataset, const Handle& creation) {
   for (int i = 0; i < H5Pget_nfilters(creation.id()); ++i) {
     const H5Z_filter_t filter = filter_at(creation, i);
     if (filter_name(filter).empty())
-      throw Error(fmt::format("{}: stored with filter {}, which a trace may not use; write it with deflate or without",
-                              dataset.name, filter));
+      throw Error(
+          fmt::format("{}: stored with filter {}, which a trace may not use; write it with zstd, deflate or without",
+                      dataset.name, filter));
   }
 }
 

@@ -24,8 +24,6 @@ H5Z_filter_t filter_at(const Handle& creation, int index);  // of a dataset's cr
 constexpr std::size_t kReferenceBytes = 16;
 std::size_t stored_size(const Handle& type);
 
-constexpr hsize_t kBytesPerChunk = 2000;  // what expect_justified() counts for a chunk: one for each byte of the file
-
 // Throws unless a file of this size can hold this many bytes, so that a small file can't make us allocate a lot.
 void expect_justified(const Object& object, hsize_t count, hsize_t element_bytes);
 

@@ -7,11 +7,13 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
-#include "traces/chunks.h"
+#include "traces/chunk_io.h"
 #include "traces/guard.h"
 
 namespace depthkv::h5 {
 namespace {
+
+constexpr std::size_t kMostBytes = std::size_t{1} << 34;  // of a dataset that is read as a whole; more is a broken file
 
 hid_t checked(hid_t id, const std::string& name, const char* what) {
   if (id < 0) throw Error(fmt::format("{}: {}", name, what));
@@ -125,16 +127,27 @@ T number_attribute(const Object& object, const std::string& name, hid_t memory, 
 std::unique_lock<std::recursive_mutex> lock() {
   static std::recursive_mutex mutex;
   std::unique_lock held(mutex);
-  // Errors come out as exceptions; the library's own report would go to stderr.
-  static const bool quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  // HDF5 can't close a file that it failed to write (a full disk), and crashes over it when the process ends. Whatever
+  // is to last has been closed by then.
+  static const bool no_clean_up = H5dont_atexit() >= 0;
+  // Errors come out as exceptions; the library's own report, set for each thread, would go to stderr.
+  thread_local const bool quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  (void)no_clean_up;
   (void)quiet;
   return held;
+}
+
+Handle creation(hid_t kind) {
+  Handle properties(H5Pcreate(kind), H5Pclose);
+  H5Pset_obj_track_times(properties.id(), false);
+  return properties;
 }
 
 Object create_file(const std::filesystem::path& file) {
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_V110);
-  const hid_t id = H5Fcreate(file.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.id());
+  H5Pset_file_locking(access.id(), false, true);
+  const hid_t id = H5Fcreate(file.c_str(), H5F_ACC_TRUNC, creation(H5P_FILE_CREATE).id(), access.id());
   return {Handle(checked(id, file.string(), "can't be made; is the folder there and writable, and the disk not full?"),
                  H5Fclose),
           file.string()};
@@ -143,7 +156,10 @@ Object create_file(const std::filesystem::path& file) {
 Object open_file(const std::filesystem::path& file) {
   if (!std::filesystem::is_regular_file(file)) throw Error(fmt::format("{}: no such file", file.string()));
   check_superblock(file);
-  const hid_t id = H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  // Finished files never change, so reading needs no lock, which some file systems don't have.
+  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_file_locking(access.id(), false, true);
+  const hid_t id = H5Fopen(file.c_str(), H5F_ACC_RDONLY, access.id());
   return {Handle(checked(id, file.string(), "not an HDF5 file, or cut short; record it again"), H5Fclose),
           file.string()};
 }
@@ -155,10 +171,11 @@ void flush(const Object& file) {
 
 Object create_group(const Object& parent, const std::string& name) {
   const std::string full = child(parent, name);
-  return {Handle(checked(H5Gcreate2(parent.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), full,
-                         "can't be made"),
-                 H5Gclose),
-          full};
+  return {
+      Handle(checked(H5Gcreate2(parent.id(), name.c_str(), H5P_DEFAULT, creation(H5P_GROUP_CREATE).id(), H5P_DEFAULT),
+                     full, "can't be made"),
+             H5Gclose),
+      full};
 }
 
 Object open_group(const Object& parent, const std::string& name) {
@@ -179,21 +196,31 @@ void link_external(const Object& parent, const std::string& name, const std::str
   }
 }
 
-Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent,
-                      const Extent& chunk, bool deflate) {
-  const std::string full = child(parent, name);
+std::vector<std::pair<std::string, std::string>> external_links(const Object& group) {
+  std::vector<std::pair<std::string, std::string>> links;
+  const auto add = [](hid_t id, const char* name, const H5L_info_t* info, void* list) -> herr_t {
+    if (info->type != H5L_TYPE_EXTERNAL) return 0;
+    std::vector<char> value(info->u.val_size);
+    const char* file = nullptr;
+    if (H5Lget_val(id, name, value.data(), value.size(), H5P_DEFAULT) < 0 ||
+        H5Lunpack_elink_val(value.data(), value.size(), nullptr, &file, nullptr) < 0)
+      return -1;
+    static_cast<decltype(links)*>(list)->emplace_back(name, file);
+    return 0;
+  };
+  if (H5Literate(group.id(), H5_INDEX_NAME, H5_ITER_INC, nullptr, add, &links) < 0)
+    throw Error(fmt::format("{}: links can't be read; the file is damaged", group.name));
+  return links;
+}
+
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent) {
   const Handle space(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose);
-  const Handle create(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  if (!chunk.empty()) {
-    Extent fitting = chunk;
-    for (std::size_t i = 0; i < fitting.size(); ++i)
-      fitting[i] = std::clamp<hsize_t>(fitting[i], 1, std::max<hsize_t>(1, extent[i]));
-    H5Pset_chunk(create.id(), static_cast<int>(fitting.size()), fitting.data());
-    if (deflate) {
-      H5Pset_shuffle(create.id());
-      H5Pset_deflate(create.id(), 1);
-    }
-  }
+  return create_dataset(parent, name, type, space, creation(H5P_DATASET_CREATE));
+}
+
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Handle& space,
+                      const Handle& create) {
+  const std::string full = child(parent, name);
   const Handle kind = type_of(type);
   const hid_t id = H5Dcreate2(parent.id(), name.c_str(), kind.id(), space.id(), H5P_DEFAULT, create.id(), H5P_DEFAULT);
   return {Handle(checked(id, full, "can't be made"), H5Dclose), full};
@@ -253,16 +280,39 @@ void write(const Object& dataset, Type type, const Block& block, const void* dat
   }
 }
 
+std::size_t width_of(Type type) {
+  constexpr std::size_t kWidths[] = {4, 8, 2, 4, 8};
+  return kWidths[static_cast<std::size_t>(type)];
+}
+
+// Chunks hold values of the dataset's own type, which for whole numbers may be another than the one asked for.
+void read_converted(const Object& dataset, const Chunks& chunks, Type type, const Block& block, void* data) {
+  const Handle stored(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
+  const Handle wanted = type_of(type);
+  if (H5Tequal(stored.id(), wanted.id()) > 0) return read_chunks(dataset, chunks, width_of(type), block, data);
+  const std::size_t width = H5Tget_size(stored.id());
+  std::size_t count = 1;
+  for (const hsize_t n : block.count) count *= n;
+  std::vector<std::byte> values(count * std::max(width, width_of(type)));
+  read_chunks(dataset, chunks, width, block, values.data());
+  if (H5Tconvert(stored.id(), wanted.id(), count, values.data(), nullptr, H5P_DEFAULT) < 0)
+    throw Error(fmt::format("{}: expected values of type {}; the file is not a trace or is damaged", dataset.name,
+                            type_name(type)));
+  std::copy_n(values.begin(), count * width_of(type), static_cast<std::byte*>(data));
+}
+
 void read(const Object& dataset, Type type, const Block& block, void* data) {
   if (std::find(block.count.begin(), block.count.end(), 0U) != block.count.end()) return;
   const auto [file, memory] = select(dataset, block);
-  check_chunks(dataset, block);
+  if (const std::optional<Chunks> chunks = chunks_of(dataset))
+    return read_converted(dataset, *chunks, type, block, data);
   if (H5Dread(dataset.id(), type_of(type).id(), memory.id(), file.id(), H5P_DEFAULT, data) < 0) {
     throw Error(fmt::format("{}: can't be read; the file is damaged or its disk is", dataset.name));
   }
 }
 
-void write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar) {
+WrittenText write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts,
+                       bool scalar) {
   const std::string full = child(parent, name);
   std::size_t length = 1;
   for (const std::string& text : texts) {
@@ -272,15 +322,37 @@ void write_text(const Object& parent, const std::string& name, const std::vector
   const Handle type = text_type(length);
   const hsize_t count = texts.size();
   const Handle space(scalar ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &count, nullptr), H5Sclose);
-  const Handle dataset(
-      checked(H5Dcreate2(parent.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), full,
-              "can't be made"),
-      H5Dclose);
+  Handle dataset(checked(H5Dcreate2(parent.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT,
+                                    creation(H5P_DATASET_CREATE).id(), H5P_DEFAULT),
+                         full, "can't be made"),
+                 H5Dclose);
   std::string padded;
   for (const std::string& text : texts) padded += text + std::string(length - text.size(), '\0');
   if (!texts.empty() && H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) < 0) {
     throw Error(fmt::format("{}: can't be written; is the disk full?", full));
   }
+  return {{std::move(dataset), full}, std::move(padded)};
+}
+
+std::vector<std::byte> read_bytes(const Object& dataset) {
+  const Handle type(checked(H5Dget_type(dataset.id()), dataset.name, "can't be read"), H5Tclose);
+  const std::size_t width = H5Tget_size(type.id());
+  const Extent extent = extent_of(dataset);
+  std::size_t count = 1;
+  for (const hsize_t n : extent) {
+    if (n > kMostBytes / width / std::max<std::size_t>(1, count))
+      throw Error(fmt::format("{}: more than {} bytes; the file is damaged", dataset.name, kMostBytes));
+    count *= n;
+  }
+  std::vector<std::byte> bytes(count * width);
+  if (bytes.empty()) return bytes;
+  if (const std::optional<Chunks> chunks = chunks_of(dataset)) {
+    read_chunks(dataset, *chunks, width, {Extent(extent.size(), 0), extent}, bytes.data());
+  } else if (H5Tdetect_class(type.id(), H5T_VLEN) != 0 || H5Tis_variable_str(type.id()) != 0 ||
+             H5Dread(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) < 0) {
+    throw Error(fmt::format("{}: can't be read; the file is damaged or its disk is", dataset.name));
+  }
+  return bytes;
 }
 
 Object open_attribute(const Object& object, const std::string& name) {

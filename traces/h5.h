@@ -53,6 +53,11 @@ using Extent = std::vector<hsize_t>;
 
 enum class Type { i32, i64, f16, f32, f64 };
 
+// Replaces what is there. HDF5's own file locks are left alone: PartialFile holds a better one.
+// Properties of a new object of a class (H5P_DATASET_CREATE, ...). Without times, so that the same sample gives the
+// same bytes.
+Handle creation(hid_t kind);
+
 Object create_file(const std::filesystem::path& file);
 Object open_file(const std::filesystem::path& file);  // read-only
 void flush(const Object& file);
@@ -61,11 +66,14 @@ Object create_group(const Object& parent, const std::string& name);
 // `name` is a name and not a path, here and wherever something is opened: each link is looked at on its own.
 Object open_group(const Object& parent, const std::string& name);
 bool has(const Object& parent, const std::string& name);
+// Name in the group and file it leads to, of every external link in it.
+std::vector<std::pair<std::string, std::string>> external_links(const Object& group);
 void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path);
 
-// Chunked when `chunk` isn't empty; it can then be resized up to `extent`.
-Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent,
-                      const Extent& chunk = {}, bool deflate = false);
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Extent& extent);
+// `space` and `create`: extent and properties as HDF5 has them.
+Object create_dataset(const Object& parent, const std::string& name, Type type, const Handle& space,
+                      const Handle& create);
 Object open_dataset(const Object& parent, const std::string& name);
 Extent extent_of(const Object& dataset);
 hsize_t stored_bytes(const Object& dataset);
@@ -85,9 +93,18 @@ struct Block {
 };
 void write(const Object& dataset, Type type, const Block& block, const void* data);
 void read(const Object& dataset, Type type, const Block& block, void* data);
+std::size_t width_of(Type type);
+
+// All values of a dataset as they are stored, whatever their type.
+std::vector<std::byte> read_bytes(const Object& dataset);
 
 // UTF-8, written with a fixed length, padded with zero bytes; read with any.
-void write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts, bool scalar);
+struct WrittenText {
+  Object dataset;
+  std::string bytes;  // as stored
+};
+WrittenText write_text(const Object& parent, const std::string& name, const std::vector<std::string>& texts,
+                       bool scalar);
 std::vector<std::string> read_texts(const Object& parent, const std::string& name, bool scalar);
 
 Object open_attribute(const Object& object, const std::string& name);  // of a single value

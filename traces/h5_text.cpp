@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
-#include "traces/chunks.h"
+#include "traces/chunk_io.h"
 #include "traces/guard.h"
 #include "traces/h5.h"
 #include "traces/raw_file.h"
@@ -123,8 +123,11 @@ std::vector<std::string> read_texts(const Object& parent, const std::string& nam
         fmt::format("{}: expected {}; the file is damaged", dataset.name, scalar ? "one text" : "a list of texts"));
   if (!scalar && extent[0] == 0) return {};  // of whatever type: an empty list in Python has none
   const Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  return read_all(dataset, type, scalar ? 1 : extent[0], [&](hid_t memory, void* to) {
-    check_chunks(dataset, {Extent(extent.size(), 0), extent});
+  return read_all(dataset, type, scalar ? 1 : extent[0], [&](hid_t memory, void* to) -> herr_t {
+    if (const std::optional<Chunks> chunks = chunks_of(dataset)) {
+      read_chunks(dataset, *chunks, stored_size(type), {Extent(extent.size(), 0), extent}, to);
+      return 0;
+    }
     return H5Dread(dataset.id(), memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, to);
   });
 }

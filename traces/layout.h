@@ -14,6 +14,7 @@ inline constexpr std::int64_t kVersion = 1;
 inline constexpr hsize_t kRowsPerChunk = 256;  // of keys, values, queries
 inline constexpr hsize_t kTile = 128;          // of attention
 inline constexpr const char* kIndexFile = "index.h5";
+inline constexpr const char* kChecksum = "checksum";  // attribute of every dataset
 
 inline std::string layer_group(int layer) { return "layers/" + std::to_string(layer); }
 

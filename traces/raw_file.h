@@ -54,8 +54,7 @@ class Fields {
 
 class RawFile {
  public:
-  explicit RawFile(const std::filesystem::path& path)
-      : stream_(path, std::ios::binary), size_(std::filesystem::file_size(path)) {}
+  explicit RawFile(const std::filesystem::path& path) : stream_(path, std::ios::binary), size_(size_of(path)) {}
 
   std::uint64_t size() const { return size_; }
   bool holds(std::uint64_t address, std::uint64_t count) const { return address <= size_ && count <= size_ - address; }
@@ -70,6 +69,13 @@ class RawFile {
   }
 
  private:
+  static std::uint64_t size_of(const std::filesystem::path& path) {
+    std::error_code failure;
+    const std::uintmax_t size = std::filesystem::file_size(path, failure);
+    if (failure) throw Error(fmt::format("{}: can't be read ({}); was it removed?", path.string(), failure.message()));
+    return size;
+  }
+
   std::ifstream stream_;
   std::uint64_t size_ = 0;
 };

@@ -286,11 +286,20 @@ Tensor Trace::attention(int layer, Span rows) const {
     throw Error(fmt::format("{}: attention rows {} to {}, the sample has {}", impl_->path.string(), rows.begin,
                             rows.end, tokens));
   Tensor tensor(heads, rows.end - rows.begin, tokens);
-  const std::vector<float> values = impl_->read_half(
-      impl_->dataset(layer, Channel::attention),
-      {{0, static_cast<hsize_t>(rows.begin), 0},
-       {static_cast<hsize_t>(heads), static_cast<hsize_t>(rows.end - rows.begin), static_cast<hsize_t>(tokens)}});
-  std::copy(values.begin(), values.end(), tensor.values().begin());
+  const h5::Object dataset = impl_->dataset(layer, Channel::attention);
+  // Band by band, so that tiles above the diagonal, which aren't there, aren't looked for.
+  for (std::int64_t first = rows.begin, end = 0; first < rows.end; first = end) {
+    const auto tile = static_cast<std::int64_t>(layout::kTile);
+    end = std::min(rows.end, (first / tile + 1) * tile);
+    const std::vector<float> values = impl_->read_half(
+        dataset, {{0, static_cast<hsize_t>(first), 0},
+                  {static_cast<hsize_t>(heads), static_cast<hsize_t>(end - first), static_cast<hsize_t>(end)}});
+    auto from = values.begin();
+    for (std::int64_t head = 0; head < heads; ++head) {
+      for (std::int64_t row = first; row < end; ++row, from += end)
+        std::copy_n(from, end, tensor.row(head, row - rows.begin).begin());
+    }
+  }
   return tensor;
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 
 #include "depthkv/error.h"
 #include "depthkv/trace.h"
 #include "traces/layout.h"
+#include "traces/partial.h"
 
 namespace depthkv {
 namespace {
@@ -34,8 +34,9 @@ std::string trace_library_version() {
   unsigned minor = 0;
   unsigned release = 0;
   H5get_libversion(&major, &minor, &release);
-  const bool deflate = H5Zfilter_avail(H5Z_FILTER_DEFLATE) > 0;
-  return fmt::format("{}.{}.{}, codecs none{}", major, minor, release, deflate ? ", deflate" : "");
+  std::string codecs;
+  for (const Codec codec : kCodecs) codecs += fmt::format("{}{}", codecs.empty() ? "" : ", ", to_string(codec));
+  return fmt::format("{}.{}.{}, codecs {}", major, minor, release, codecs);
 }
 
 std::vector<int> prunable_layers(const ModelCard& model) {
@@ -73,12 +74,12 @@ std::string trace_file_name(std::string_view sample_id) {
 }
 
 void write_trace_index(const std::filesystem::path& directory) {
+  // Waits its turn, and lists the samples then, so that of several processes the last one sees all.
+  PartialFile aside(directory / layout::kIndexFile, PartialFile::IfBusy::wait);
   const std::vector<std::filesystem::path> files = sample_files(directory);
-  const std::filesystem::path aside = directory / fmt::format(".{}.partial-{}", layout::kIndexFile, getpid());
   {
     const auto held = h5::lock();
-    std::filesystem::remove(aside);
-    const h5::Object file = h5::create_file(aside);
+    const h5::Object file = h5::create_file(aside.path());
     h5::write_attribute(file, "format", std::string(layout::kIndexFormat));
     h5::write_attribute(file, "version", layout::kVersion);
     h5::write_attribute(file, "count", static_cast<std::int64_t>(files.size()));
@@ -86,7 +87,7 @@ void write_trace_index(const std::filesystem::path& directory) {
     for (const auto& sample : files) h5::link_external(group, sample.stem().string(), sample.filename().string(), "/");
     h5::flush(file);
   }
-  std::filesystem::rename(aside, directory / layout::kIndexFile);
+  aside.publish();
 }
 
 }  // namespace depthkv

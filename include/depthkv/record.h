@@ -29,7 +29,7 @@ struct TracePlan {
   std::set<Channel> channels = sweep_channels();
   std::string attention = "none";  // all, none, or layers: "0,3,7"
   std::string queries = "rows";    // rows (last 128 before each cut and everything after the context) or all
-  std::string codec = "none";      // none or deflate
+  std::string codec = "zstd";      // zstd, deflate or none
   int threads = 0;                 // 0: one per core
 };
 

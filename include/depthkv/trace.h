@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "depthkv/error.h"
+#include "depthkv/progress.h"
 #include "depthkv/shape.h"
 #include "depthkv/tensor.h"
 
@@ -107,8 +109,10 @@ inline constexpr std::array kChannels{Channel::keys,
                                       Channel::value_output_norms};
 std::string_view to_string(Channel channel);
 
-// Lossless codecs for the bulky datasets. Any HDF5 build reads both.
-enum class Codec { none, deflate };
+// Lossless codecs for the tensors. Any HDF5 build reads none and deflate, and zstd with the plugin of that name.
+enum class Codec { none, deflate, zstd };
+inline constexpr std::array kCodecs{Codec::none, Codec::deflate, Codec::zstd};
+std::string_view to_string(Codec codec);
 
 // Positions whose queries are recorded: the last 128 before each cut and everything from the context's end on, or all.
 std::vector<std::int32_t> recorded_query_rows(const Segments& segments, std::int64_t tokens, bool all);
@@ -156,15 +160,22 @@ class Trace {
 struct RecordOptions {
   std::vector<bool> attention;  // per layer: record the full matrix
   bool all_queries = false;
-  Codec codec = Codec::none;
+  Codec codec = Codec::zstd;
   std::set<Channel> channels{Channel::keys, Channel::values, Channel::queries};  // that arrive by rows; attention apart
 };
 
+// The file is being recorded by another writer, here or in another process.
+class TraceBusy : public Error {
+ public:
+  using Error::Error;
+};
+
 // Writes one sample. The file appears under its final name only when finish() has returned; a writer destroyed before
-// leaves nothing behind. Not thread-safe: HDF5 has one owner.
+// leaves nothing behind. Compresses and writes on a thread of its own, within a bounded amount of memory; what fails
+// there (a full disk) is thrown by the next call, finish() at the latest. To be used by one thread at a time.
 class TraceWriter {
  public:
-  // `capacity`: an upper bound of the tokens, prompt and answer together.
+  // `capacity`: an upper bound of the tokens, prompt and answer together. Throws TraceBusy.
   TraceWriter(const std::filesystem::path& file, const ModelCard& model, const Segments& segments,
               std::int64_t capacity, const RecordOptions& options);
   TraceWriter(TraceWriter&&) noexcept;
@@ -200,6 +211,13 @@ std::string trace_library_version();
 
 // Name of a sample's file: the id with everything but letters, digits, '.', '_' and '-' replaced, plus ".h5".
 std::string trace_file_name(std::string_view sample_id);
+
+// Removes what killed processes left half-written in a folder; files that a living one is writing stay.
+void remove_stale_partials(const std::filesystem::path& directory);
+
+// Checks every file of a set against traces/FORMAT.md: structure, values, checksums, the index, files left behind.
+// Returns one line per problem: file, dataset, what was found, what was expected.
+std::vector<std::string> validate_trace_set(const std::filesystem::path& directory, const Progress& progress);
 
 // (Re)writes index.h5: group /samples with one external link per finished sample. Written aside and renamed.
 void write_trace_index(const std::filesystem::path& directory);

@@ -12,7 +12,9 @@ Tensor column_sums(const View& rows);
 }
 namespace cpu {
 Tensor column_sums(const View& rows);
-}
+// Adds one head's rows [1, R, n] to sums [n]; the sums of blocks of rows are the bits of the sums of all.
+void add_rows(const View& rows, std::span<double> sums);
+}  // namespace cpu
 namespace cuda {
 // The same bits as the CPU's: each column is summed by one
 // thread, in the same order. Throws Error if a CUDA call fails.

@@ -116,16 +116,6 @@ TEST_F(Recorded, OnlyTheChannelsAskedForAreRecorded) {
   }
 }
 
-TEST_F(Recorded, ThreadsDoNotChangeTheBytes) {
-  plan_.threads = 1;
-  record();
-  const std::string one = read_text(scratch_ / "traces/s.h5");
-  std::filesystem::remove_all(scratch_ / "traces");
-  plan_.threads = 3;
-  record();
-  EXPECT_EQ(read_text(scratch_ / "traces/s.h5"), one);
-}
-
 RC_GTEST_PROP(MomentsProperty, PartsAddUpToTheWhole, ()) {
   const auto heads = *rc::gen::inRange<std::int64_t>(1, 4);
   const auto width = *rc::gen::inRange<std::int64_t>(1, 9);

@@ -44,7 +44,8 @@ INSTANTIATE_TEST_SUITE_P(
                     RoundTripCase{"one_head", 130, {{0, 100}, 129}, 1, 1, 4, 7, Codec::deflate, true},
                     RoundTripCase{"tile_sized", 128, {{1, 64}, 128}, 2, 1, 8, 128, Codec::none, true},
                     RoundTripCase{"ragged", 301, {{5, 200}, 290}, 6, 3, 8, 53, Codec::none, false},
-                    RoundTripCase{"deflated", 301, {{5, 257}, 290}, 4, 2, 8, 256, Codec::deflate, false}),
+                    RoundTripCase{"deflated", 301, {{5, 257}, 290}, 4, 2, 8, 256, Codec::deflate, false},
+                    RoundTripCase{"zstd", 700, {{5, 600}, 690}, 4, 2, 8, 300, Codec::zstd, true}),
     [](const auto& test) { return test.param.name; });
 
 TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {

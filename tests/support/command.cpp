@@ -5,8 +5,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <filesystem>
-
 #include "support/files.h"
 #include "support/scratch.h"
 
@@ -20,14 +18,13 @@ void redirect(int stream, const std::filesystem::path& file) {
 
 }  // namespace
 
-CommandResult run_command(const std::vector<std::string>& command) {
-  const ScratchDirectory scratch;
-  const auto out = scratch.path() / "out";
-  const auto err = scratch.path() / "err";
+pid_t start_command(const std::vector<std::string>& command, const std::filesystem::path& folder) {
   std::vector<char*> arguments;
   for (const std::string& argument : command)
     arguments.push_back(const_cast<char*>(argument.c_str()));  // execvp's signature
   arguments.push_back(nullptr);
+  const auto out = folder / "out";
+  const auto err = folder / "err";
   const pid_t child = fork();
   if (child == 0) {
     redirect(STDOUT_FILENO, out);
@@ -35,9 +32,19 @@ CommandResult run_command(const std::vector<std::string>& command) {
     execvp(arguments[0], arguments.data());
     _exit(127);
   }
+  return child;
+}
+
+CommandResult finish_command(pid_t child, const std::filesystem::path& folder) {
   int status = 0;
   waitpid(child, &status, 0);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_text(out), read_text(err)};
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_text(folder / "out"),
+          read_text(folder / "err")};
+}
+
+CommandResult run_command(const std::vector<std::string>& command) {
+  const ScratchDirectory scratch;
+  return finish_command(start_command(command, scratch.path()), scratch.path());
 }
 
 CommandResult run_depthkv(std::vector<std::string> arguments) {

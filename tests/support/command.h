@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <sys/types.h>
+
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -11,7 +14,12 @@ struct CommandResult {
   std::string errors;  // stderr
 };
 
-// Runs a program with arguments, without a shell, and waits for it.
+// A program with arguments, started without a shell, its stdout and stderr in files of `folder`.
+pid_t start_command(const std::vector<std::string>& command, const std::filesystem::path& folder);
+// Waits for it to end.
+CommandResult finish_command(pid_t child, const std::filesystem::path& folder);
+
+// Runs a program and waits for it.
 CommandResult run_command(const std::vector<std::string>& command);
 
 // The `depthkv` binary of this build with these arguments.

@@ -25,7 +25,7 @@ struct SyntheticTrace {
   bool attention = false;  // of every layer
   bool all_queries = false;
   Codec codec = Codec::none;
-  std::vector<std::int64_t> windows;  // per layer, in the model card only; empty: none
+  std::vector<std::int64_t> windows = {};  // per layer, in the model card only; empty: none
 };
 
 // Writes `directory`/<id>.h5 (the folder is made) and returns its path.

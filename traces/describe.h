@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parts of a trace file that aren't tensors.
+#pragma once
+#include "depthkv/trace.h"
+#include "traces/h5.h"
+
+namespace depthkv {
+
+void write_card(const h5::Object& file, const ModelCard& card);
+void write_sample(const h5::Object& file, const Sample& sample);
+void write_query_rows(const h5::Object& file, const std::vector<std::int32_t>& rows);
+
+}  // namespace depthkv

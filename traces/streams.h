@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Datasets in the making: floats come in as the model computes them, whole chunks go out. Rows are converted by the
+// caller, which has to copy them anyway; everything after that happens on the I/O thread (docs/decisions/010).
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "traces/checksum.h"
+#include "traces/chunk_io.h"
+#include "traces/io_thread.h"
+#include "traces/layout.h"
+
+namespace depthkv {
+
+// What the datasets of one file share.
+struct ChunkOutput {
+  explicit ChunkOutput(Codec kind) : codec(kind), encoder(kind), io(kMostBytesInHand) {}
+
+  static constexpr std::size_t kMostBytesInHand = std::size_t{64} << 20;
+  Codec codec;
+  ChunkEncoder encoder;  // used on the I/O thread only
+  IoThread io;
+};
+
+// A dataset whose chunks arrive in the order in which its checksum reads them.
+class ChunkedDataset {
+ public:
+  ChunkedDataset(ChunkOutput& output, const h5::Object& group, Channel channel, const h5::Extent& most,
+                 const h5::Extent& chunk);
+  ChunkedDataset(const ChunkedDataset&) = delete;
+  ChunkedDataset& operator=(const ChunkedDataset&) = delete;
+
+  // On the I/O thread. The dataset grows to `extent`; `values` is the chunk at `start`, zero outside of it.
+  void grow(const h5::Extent& extent);
+  void put(const h5::Extent& start, std::span<const std::byte> values);
+  Checksum& checksum() { return checksum_; }
+
+  // When the I/O thread is idle and nothing more will come.
+  void close();
+
+ private:
+  ChunkOutput& output_;
+  h5::Object dataset_;
+  std::size_t width_;
+  Checksum checksum_;
+};
+
+// Rows along the first dimension, gathered until a chunk is full.
+class RowStream {
+ public:
+  RowStream(ChunkOutput& output, const h5::Object& group, Channel channel, const h5::Extent& most, hsize_t chunk_rows);
+
+  // Whole rows, after those that came before.
+  void append(std::span<const float> values);
+  // Hands on the last rows. Then, when the I/O thread is idle, close().
+  void flush();
+  void close() { dataset_.close(); }
+
+ private:
+  void store(std::span<const float> values, std::byte* to) const;
+
+  ChunkOutput& output_;
+  ChunkedDataset dataset_;
+  h5::Extent most_;
+  h5::Type type_;
+  std::size_t row_values_;
+  std::size_t row_bytes_;
+  std::size_t chunk_rows_;
+  std::size_t rows_ = 0;  // handed on
+  std::size_t filled_ = 0;
+  Buffer chunk_;
+};
+
+// Causal matrices [head, row, column] in square tiles, gathered until a band of tiles, all heads, is full.
+class AttentionStream {
+ public:
+  AttentionStream(ChunkOutput& output, const h5::Object& group, const h5::Extent& most);
+
+  // [heads, count, width] from row `first` on, which follows on those that came before.
+  void append(std::int64_t first, std::int64_t count, std::span<const float> rows, std::int64_t width);
+  void flush();
+  void close() { dataset_.close(); }
+
+ private:
+  void start_band();
+  std::byte* tile(std::size_t head, std::size_t column) const;
+  void store(std::size_t head, std::size_t row, const float* values);
+  void put_band(std::size_t band, std::size_t rows, std::span<const std::byte> tiles);
+
+  ChunkOutput& output_;
+  ChunkedDataset dataset_;
+  std::size_t heads_;
+  std::size_t tile_;
+  std::size_t tile_bytes_;
+  std::size_t band_ = 0;    // of tiles, being filled
+  std::size_t filled_ = 0;  // of its rows
+  Buffer tiles_;            // [head][tile of the band]
+};
+
+}  // namespace depthkv
