@@ -18,7 +18,7 @@ constexpr int kShuffle = 2;
 constexpr int kFletcher = 3;  // a sum that others may append; `checksum` is ours
 constexpr std::size_t kFletcherBytes = 4;
 constexpr int kDeflateLevel = 1;
-constexpr int kZstdLevel = 1;  // docs/decisions/010 has the measurement
+constexpr int kZstdLevel = 1;  // docs/decisions/008 has the measurement
 
 // All first bytes of the values, then all second ones, and so on. The width is a constant so that the loop vectorises.
 template <std::size_t width>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Chunks as HDF5's filter pipeline has them on disk: bytes shuffled, then compressed. We code them ourselves, outside
-// HDF5's lock and with sizes checked (docs/decisions/010), and HDF5 moves the result untouched.
+// HDF5's lock and with sizes checked (docs/decisions/008), and HDF5 moves the result untouched.
 #pragma once
 #include <cstddef>
 #include <memory>

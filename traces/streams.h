@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Datasets in the making: floats come in as the model computes them, whole chunks go out. Rows are converted by the
-// caller, which has to copy them anyway; everything after that happens on the I/O thread (docs/decisions/010).
+// caller, which has to copy them anyway; everything after that happens on the I/O thread (docs/decisions/008).
 #pragma once
 #include <cstdint>
 #include <memory>
