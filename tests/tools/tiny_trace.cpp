@@ -12,6 +12,10 @@
 #include "depthkv/record.h"
 #include "support/tiny_model.h"
 
+// AddressSanitizer would hold freed memory back, and peak memory rise with all that was ever freed.
+extern "C" const char* __asan_default_options();
+extern "C" const char* __asan_default_options() { return "quarantine_size_mb=1:thread_local_quarantine_size_kb=64"; }
+
 int main(int argc, char** argv) {
   using namespace depthkv;
   if (argc < 3) return 2;

@@ -9,6 +9,7 @@
 
 #include "depthkv/error.h"
 #include "tracer/llama/graph.h"
+#include "traces/half.h"
 
 namespace depthkv {
 namespace {
@@ -16,17 +17,14 @@ namespace {
 std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 // Elements of a cache tensor as floats: `count` from element `first`.
-void read_cache(const ggml_tensor& cache, std::int64_t first, std::span<float> out, std::vector<std::byte>& scratch) {
+void read_cache(const ggml_tensor& cache, std::int64_t first, std::span<float> out,
+                std::vector<std::uint16_t>& scratch) {
   if (cache.type != GGML_TYPE_F16)
     throw Error(fmt::format("the engine's cache {} holds {}, expected f16", cache.name, ggml_type_name(cache.type)));
-  const std::size_t bytes = out.size() * sizeof(ggml_fp16_t);
-  scratch.resize(bytes);
-  ggml_backend_tensor_get(&cache, scratch.data(), to_size(first) * sizeof(ggml_fp16_t), bytes);
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    ggml_fp16_t half = 0;
-    std::memcpy(&half, scratch.data() + i * sizeof half, sizeof half);
-    out[i] = ggml_fp16_to_fp32(half);
-  }
+  scratch.resize(out.size());
+  ggml_backend_tensor_get(&cache, scratch.data(), to_size(first) * sizeof(std::uint16_t),
+                          scratch.size() * sizeof(std::uint16_t));
+  from_half(scratch, out);
 }
 
 void check_shape(const ggml_tensor& node, std::int64_t rows, std::int64_t heads) {
@@ -86,7 +84,7 @@ void Capture::take_keys(const ggml_tensor& product, int layer) {
     throw Error(fmt::format("{} has rows of {}, expected {} heads of {}", cache.name, cache.ne[0], heads.kv_heads,
                             heads.head_dim));
   block_.resize(to_size(rows_ * row));
-  read_cache(cache, first_ * row, block_, scratch_);
+  read_cache(cache, first_ * row, block_, half_);
   deliver(Channel::keys, layer);
 }
 
@@ -103,7 +101,7 @@ void Capture::take_values(int layer) {
   block_.resize(to_size(rows_ * row));
   std::vector<float> column(to_size(rows_));
   for (std::int64_t j = 0; j < row; ++j) {
-    read_cache(cache, j * cells + first_, column, scratch_);
+    read_cache(cache, j * cells + first_, column, half_);
     for (std::int64_t i = 0; i < rows_; ++i) block_[to_size(i * row + j)] = column[to_size(i)];
   }
   deliver(Channel::values, layer);

@@ -48,6 +48,7 @@ class Capture : public Watcher {
   std::optional<Unrotation> unrotation_;
   std::vector<float> block_;
   std::vector<std::byte> scratch_;
+  std::vector<std::uint16_t> half_;
 };
 
 // Throws Error unless the node writes rows to the cells [first, first + rows) of the key cache. Pruned positions are

@@ -142,10 +142,11 @@ Tensor LlamaModel::output_projection(int layer) const {
   const std::int64_t outputs = weights->ne[1];
   const std::int64_t inputs = weights->ne[0];
   Tensor projection(shape.query_heads, shape.head_dim, outputs);
-  for (std::int64_t j = 0; j < outputs; ++j)
-    for (std::int64_t i = 0; i < inputs; ++i)
-      projection.row(i / shape.head_dim, i % shape.head_dim)[static_cast<std::size_t>(j)] =
-          rows[static_cast<std::size_t>(j * inputs + i)];
+  for (std::int64_t i = 0; i < inputs; ++i) {
+    const auto column = projection.row(i / shape.head_dim, i % shape.head_dim);
+    for (std::size_t j = 0; j < column.size(); ++j)
+      column[j] = rows[j * static_cast<std::size_t>(inputs) + static_cast<std::size_t>(i)];
+  }
   return projection;
 }
 
