@@ -95,6 +95,9 @@ Sample read_sample(const h5::Object& file) {
   segments.context = {h5::integer_attribute(group, "context_begin"), h5::integer_attribute(group, "context_end")};
   segments.prompt_end = h5::integer_attribute(group, "prompt_end");
   if (h5::has_attribute(group, "truncated")) sample.truncated = h5::integer_attribute(group, "truncated");
+  if (sample.truncated < 0)
+    throw Error(fmt::format("{} attribute truncated: {}, expected 0 or more; the file is damaged", group.name,
+                            sample.truncated));
   const Span context = segments.context;
   if (context.begin < 0 || context.begin > context.end || context.end < 1 || context.end > segments.prompt_end ||
       segments.prompt_end > sample.size()) {
