@@ -46,6 +46,15 @@ std::string filter_name(H5Z_filter_t filter) {
   }
 }
 
+// Of a dataset's creation properties.
+H5Z_filter_t filter_at(const Handle& creation, int index) {
+  unsigned flags = 0;
+  unsigned configuration = 0;
+  std::size_t values = 0;
+  return H5Pget_filter2(creation.id(), static_cast<unsigned>(index), &flags, &values, nullptr, 0, nullptr,
+                        &configuration);
+}
+
 Handle creation_of(const Object& dataset) {
   Handle creation(H5Dget_create_plist(dataset.id()), H5Pclose);
   if (creation.id() < 0) throw Error(fmt::format("{}: can't be read; the file is damaged", dataset.name));
@@ -109,14 +118,6 @@ void check_link(const Object& parent, const std::string& name, const std::string
                             full, info.type == H5L_TYPE_SOFT ? "a soft" : "an external"));
   }
   check_object_header(path_of(parent), info.u.address, full);
-}
-
-H5Z_filter_t filter_at(const Handle& creation, int index) {
-  unsigned flags = 0;
-  unsigned configuration = 0;
-  std::size_t values = 0;
-  return H5Pget_filter2(creation.id(), static_cast<unsigned>(index), &flags, &values, nullptr, 0, nullptr,
-                        &configuration);
 }
 
 void check_storage(const Object& dataset) {

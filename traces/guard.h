@@ -18,8 +18,6 @@ std::filesystem::path path_of(const Object& object);  // the file it is in
 // Stored in this file by filters that this build reads; extents and chunks that a file of this size can hold.
 void check_storage(const Object& dataset);
 
-H5Z_filter_t filter_at(const Handle& creation, int index);  // of a dataset's creation properties
-
 // Bytes of one value in the file. Of a variable-length value only the reference counts, which has a size of its own.
 constexpr std::size_t kReferenceBytes = 16;
 std::size_t stored_size(const Handle& type);

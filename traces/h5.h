@@ -53,11 +53,11 @@ using Extent = std::vector<hsize_t>;
 
 enum class Type { i32, i64, f16, f32, f64 };
 
-// Replaces what is there. HDF5's own file locks are left alone: PartialFile holds a better one.
 // Properties of a new object of a class (H5P_DATASET_CREATE, ...). Without times, so that the same sample gives the
 // same bytes.
 Handle creation(hid_t kind);
 
+// Replaces what is there. HDF5's own file locks are left alone: PartialFile holds a better one.
 Object create_file(const std::filesystem::path& file);
 Object open_file(const std::filesystem::path& file);  // read-only
 void flush(const Object& file);

@@ -87,10 +87,9 @@ void LlamaBranches::watch(bool one_branch) {
 void LlamaBranches::prefill(std::span<const Token> prefix) {
   session_.watch({&cells_});
   for (std::int64_t first = 0; first < prefix_; first += session_.batch()) {
-    std::vector<BatchRow> rows;
-    for (std::int64_t p = first; p < std::min(prefix_, first + session_.batch()); ++p)
-      rows.push_back({.token = prefix[static_cast<std::size_t>(p)], .position = p});
-    rows.back().logits = true;
+    const std::int64_t count = std::min(session_.batch(), prefix_ - first);
+    const std::vector<BatchRow> rows =
+        rows_from(prefix.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)), first);
     cells_.expect(first, static_cast<std::int64_t>(rows.size()));
     session_.decode(rows);
     const auto logits = session_.logits(rows.size() - 1);

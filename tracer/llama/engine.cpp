@@ -79,6 +79,14 @@ llama_context_params context_params(const SessionOptions& options) {
 
 }  // namespace
 
+std::vector<BatchRow> rows_from(std::span<const Token> tokens, std::int64_t first) {
+  std::vector<BatchRow> rows;
+  for (const Token token : tokens)
+    rows.push_back({.token = token, .position = first + static_cast<std::int64_t>(rows.size())});
+  if (!rows.empty()) rows.back().logits = true;
+  return rows;
+}
+
 int thread_count(int asked) {
   return asked > 0 ? asked : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }

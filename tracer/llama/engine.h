@@ -52,6 +52,9 @@ struct BatchRow {
   bool logits = false;
 };
 
+// Rows of sequence 0 at the positions from `first` on, with logits of the last.
+std::vector<BatchRow> rows_from(std::span<const Token> tokens, std::int64_t first);
+
 struct SessionOptions {
   std::int64_t cells = 0;    // capacity of the cache, shared by all sequences
   std::int64_t batch = 0;    // most rows per decode; each decode is one graph

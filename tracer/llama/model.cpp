@@ -75,12 +75,8 @@ class Recording {
 
  private:
   Token step(std::span<const Token> tokens, std::int64_t first) {
-    std::vector<BatchRow> rows;
-    for (const Token token : tokens)
-      rows.push_back({.token = token, .position = first + static_cast<std::int64_t>(rows.size())});
-    rows.back().logits = true;
-    session_.decode(rows);
-    return greedy(session_.logits(rows.size() - 1));
+    session_.decode(rows_from(tokens, first));
+    return greedy(session_.logits(tokens.size() - 1));
   }
 
   const llama_vocab* vocab_;
@@ -170,11 +166,8 @@ void LlamaModel::prefill(std::span<const Token> prompt, bool flash_attention) {
                                  .offload = offloads(options_),
                                  .flash_attention = flash_attention});
   for (std::int64_t first = 0; first < tokens; first += session.batch()) {
-    std::vector<BatchRow> rows;
-    for (std::int64_t p = first; p < std::min(tokens, first + session.batch()); ++p)
-      rows.push_back({.token = prompt[static_cast<std::size_t>(p)], .position = p});
-    rows.back().logits = true;
-    session.decode(rows);
+    const std::int64_t count = std::min(session.batch(), tokens - first);
+    session.decode(rows_from(prompt.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)), first));
   }
 }
 
