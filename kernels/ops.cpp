@@ -4,6 +4,7 @@
 
 #include "kernels/accumulate_losses/accumulate_losses.h"
 #include "kernels/attention_rows/attention_rows.h"
+#include "kernels/attention_sums/attention_sums.h"
 #include "kernels/column_sums/column_sums.h"
 #include "kernels/projected_norms/projected_norms.h"
 #include "kernels/rank/rank.h"
@@ -16,6 +17,7 @@ std::string_view to_string(Device device) { return device == Device::cpu ? "cpu"
 const Ops& ops_for(Device device) {
   static const Ops kCpu{.name = "cpu",
                         .attention_rows = cpu::attention_rows,
+                        .attention_sums = cpu::attention_sums,
                         .column_sums = cpu::column_sums,
                         .row_norms = cpu::row_norms,
                         .projected_norms = cpu::projected_norms,
@@ -23,6 +25,7 @@ const Ops& ops_for(Device device) {
                         .accumulate_losses = cpu::accumulate_losses};
   static const Ops kReference{.name = "reference",
                               .attention_rows = reference::attention_rows,
+                              .attention_sums = reference::attention_sums,
                               .column_sums = reference::column_sums,
                               .row_norms = reference::row_norms,
                               .projected_norms = reference::projected_norms,

@@ -7,7 +7,7 @@
 
 #include "depthkv/error.h"
 #include "depthkv/trace.h"
-#include "traces/half.h"
+#include "kernels/half.h"
 #include "traces/layout.h"
 
 namespace depthkv {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "traces/half.h"
+#include "kernels/half.h"
 
 namespace depthkv {
 namespace {

@@ -12,7 +12,7 @@
 #include "depthkv/trace.h"
 #include "traces/checksum.h"
 #include "traces/chunk_io.h"
-#include "traces/half.h"
+#include "kernels/half.h"
 #include "traces/layout.h"
 #include "traces/partial.h"
 

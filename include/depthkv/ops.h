@@ -21,6 +21,10 @@ struct Ops {
   std::string_view name;
   // Causal softmax rows. queries [H, R, d], keys [Hkv, T, d], positions [R]; returns [H, R, T], 0 where key > position.
   Tensor (*attention_rows)(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec);
+  // Softmax rows at positions first, first + 1, ... summed per key: queries [H, R, d], keys [T, Hkv, d]; adds to sums
+  // [H][T].
+  void (*attention_sums)(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec,
+                         std::span<double> sums);
   // rows [H, R, n] summed over R in double; returns [H, 1, n].
   Tensor (*column_sums)(const View& rows);
   // rows [H, n, d]; returns [H, 1, n].

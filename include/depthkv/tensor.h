@@ -36,6 +36,19 @@ struct View {
   }
 };
 
+// A read-only window on half-precision vectors as a cache holds them: [row][head][column], adjacent.
+struct HalfRows {
+  const std::uint16_t* data = nullptr;
+  std::int64_t heads = 0;
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+
+  std::span<const std::uint16_t> row(std::int64_t head, std::int64_t row) const {
+    assert(head >= 0 && head < heads && row >= 0 && row < rows);
+    return {data + (row * heads + head) * columns, static_cast<std::size_t>(columns)};
+  }
+};
+
 enum class Norm { l1, l2 };
 
 // Owns floats laid out [head, row, column], row-major. Per-head vectors are [head, 1, column].

@@ -12,7 +12,7 @@
 #include "support/files.h"
 #include "support/scratch.h"
 #include "support/synthetic_trace.h"
-#include "traces/half.h"
+#include "kernels/half.h"
 
 namespace depthkv {
 namespace {

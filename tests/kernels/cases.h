@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "depthkv/ops.h"
+#include "kernels/half.h"
 
 namespace depthkv {
 
@@ -42,12 +43,13 @@ inline constexpr KernelCase kBenchCases[] = {
 
 struct KernelInputs {
   Tensor queries;    // [H, R, d]
-  Tensor keys;       // [Hkv, T, d]
+  Tensor keys;       // [Hkv, T, d], rounded to half precision
   Tensor values;     // [Hkv, T, d]
   Tensor weights;    // [H, d, 3 d + 1]
   Tensor attention;  // [H, R, T], by the reference
   std::vector<std::int32_t> positions;
   SoftmaxSpec spec;
+  std::vector<std::uint16_t> half_keys;  // [T, Hkv, d]
 
   KernelInputs(const KernelCase& c, std::uint64_t seed)
       : queries(c.kv_heads * c.group, c.rows, c.columns),
@@ -59,8 +61,23 @@ struct KernelInputs {
     fill(keys.values(), random);
     fill(values.values(), random);
     fill(weights.values(), random);
+    round_keys();
     for (std::int64_t r = 0; r < c.rows; ++r) positions.push_back(static_cast<std::int32_t>(c.tokens - c.rows + r));
     attention = ops_for(Device::cpu).attention_rows(queries.view(), keys.view(), positions, spec);
+  }
+
+  HalfRows halves() const { return {half_keys.data(), keys.heads(), keys.rows(), keys.columns()}; }
+
+  void round_keys() {
+    half_keys.resize(keys.values().size());
+    const auto d = static_cast<std::size_t>(keys.columns());
+    auto half = half_keys.begin();
+    for (std::int64_t j = 0; j < keys.rows(); ++j) {
+      for (std::int64_t g = 0; g < keys.heads(); ++g, half += static_cast<std::ptrdiff_t>(d)) {
+        to_half(keys.row(g, j), {half, d});
+        from_half({half, d}, keys.row(g, j));
+      }
+    }
   }
 
   static void fill(std::span<float> values, std::mt19937_64& random) {

@@ -64,6 +64,36 @@ TEST_P(KernelTest, AttentionRowsDoNotDependOnTheirNeighbours) {
   }
 }
 
+TEST_P(KernelTest, AttentionSums) {
+  const auto size = static_cast<std::size_t>(in_.queries.heads() * in_.keys.rows());
+  const std::int64_t first = in_.keys.rows() - in_.queries.rows();
+  for (const SoftmaxSpec spec : {SoftmaxSpec{}, SoftmaxSpec{2.0, 5.0}, SoftmaxSpec{.window = 7}}) {
+    std::vector<double> a(size, 1.0);
+    std::vector<double> b(size, 1.0);
+    fast().attention_sums(in_.queries.view(), in_.halves(), first, spec, a);
+    slow().attention_sums(in_.queries.view(), in_.halves(), first, spec, b);
+    const Tensor rows = slow().attention_rows(in_.queries.view(), in_.keys.view(), in_.positions, spec);
+    const Tensor sums = slow().column_sums(rows.view());
+    for (std::size_t i = 0; i < size; ++i) {
+      ASSERT_NEAR(b[i], 1.0 + static_cast<double>(sums.values()[i]), 1e-5) << i;
+      ASSERT_NEAR(a[i], b[i], 1e-5 * b[i]) << i;
+    }
+  }
+}
+
+// Later keys than the last row's own are not seen, but may be there.
+TEST_P(KernelTest, AttentionSumsOfABlockInTheMiddle) {
+  const std::int64_t tokens = in_.keys.rows();
+  const std::int64_t rows = std::min(in_.queries.rows(), tokens / 2);
+  std::vector<double> sums(static_cast<std::size_t>(in_.queries.heads() * tokens));
+  fast().attention_sums(in_.queries.view().row_range(0, rows), in_.halves(), 0, {}, sums);
+  for (std::int64_t h = 0; h < in_.queries.heads(); ++h) {
+    const auto head = std::span(sums).subspan(static_cast<std::size_t>(h * tokens), static_cast<std::size_t>(tokens));
+    EXPECT_NEAR(std::accumulate(head.begin(), head.end(), 0.0), static_cast<double>(rows), 1e-4);
+    for (std::int64_t j = rows; j < tokens; ++j) ASSERT_EQ(head[static_cast<std::size_t>(j)], 0.0);
+  }
+}
+
 TEST_P(KernelTest, ColumnSumsAreTheSameBits) {
   const Tensor a = fast().column_sums(in_.attention.view());
   const Tensor b = slow().column_sums(in_.attention.view());

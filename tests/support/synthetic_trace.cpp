@@ -4,7 +4,7 @@
 #include <cmath>
 #include <random>
 
-#include "traces/half.h"
+#include "kernels/half.h"
 
 namespace depthkv {
 namespace {

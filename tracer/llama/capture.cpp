@@ -9,7 +9,7 @@
 
 #include "depthkv/error.h"
 #include "tracer/llama/graph.h"
-#include "traces/half.h"
+#include "kernels/half.h"
 
 namespace depthkv {
 namespace {

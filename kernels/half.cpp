@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "traces/half.h"
+#include "kernels/half.h"
 
 #include <bit>
 #include <cassert>

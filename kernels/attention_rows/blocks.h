@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// What attention_rows and attention_sums share: keys laid out for the loops, and a walk over blocks of rows. Private to
+// the CPU back end.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "depthkv/ops.h"
+#include "kernels/loops/loops.h"
+
+namespace depthkv::cpu {
+
+// One head's keys as [d][T rounded up to kKeyTile], zeros beyond T, so that the products of neighbouring keys are
+// computed side by side.
+class TransposedKeys {
+ public:
+  TransposedKeys(const View& keys, std::int64_t head);
+  TransposedKeys(const HalfRows& keys, std::int64_t head);
+
+  const float* data() const { return values_.data(); }
+  std::size_t stride() const { return stride_; }
+
+ private:
+  TransposedKeys(std::int64_t tokens, std::int64_t dimensions);
+  // Up to kKeyTile keys from `first` on, [count][d].
+  void put(std::int64_t first, std::int64_t count, std::span<const float> keys);
+
+  std::size_t dimensions_;
+  std::size_t stride_;
+  std::vector<float> values_;
+};
+
+// Rows of one query head whose softmax, but for the division, is in `values` [rows][stride]: 0 where a row doesn't see.
+struct SoftmaxRows {
+  std::int64_t first_row = 0;
+  std::size_t rows = 0;
+  std::size_t first = 0;  // columns that hold something, multiples of kKeyTile
+  std::size_t last = 0;
+  const float* values = nullptr;
+  std::size_t stride = 0;
+  std::span<const float> inverse;  // [rows]: what to multiply with
+};
+
+// Rows that are worked on at once: their logits at 4K keys fit into a core's second-level cache.
+constexpr std::size_t kBlockRows = 24;
+
+// Calls visit for every block of rows of one query head, queries [1, R, d], in rising order. position(r) is that of row
+// r, whose key is the last that it sees.
+class SoftmaxWalk {
+ public:
+  SoftmaxWalk(const TransposedKeys& keys, SoftmaxSpec spec) : keys_(keys), spec_(spec) {}
+
+  template <class Position, class Visit>
+  void run(const View& queries, Position position, Visit visit) {
+    for (std::int64_t row = 0; row < queries.rows; row += static_cast<std::int64_t>(kBlockRows)) {
+      const std::size_t rows = std::min(kBlockRows, static_cast<std::size_t>(queries.rows - row));
+      for (std::size_t r = 0; r < rows; ++r)
+        seen_[r] = static_cast<std::size_t>(position(row + static_cast<std::int64_t>(r))) + 1;
+      visit(compute(queries, row, rows));
+    }
+  }
+  // The first key that a row of the last block sees, and how many there are up to its own.
+  std::size_t begin(std::size_t row) const { return begin_[row]; }
+  std::size_t seen(std::size_t row) const { return seen_[row]; }
+
+ private:
+  SoftmaxRows compute(const View& queries, std::int64_t row, std::size_t rows);
+
+  const TransposedKeys& keys_;
+  SoftmaxSpec spec_;
+  std::array<std::size_t, kBlockRows> begin_{};
+  std::array<std::size_t, kBlockRows> seen_{};
+  std::array<float, kBlockRows> inverse_{};
+  std::vector<float> values_;
+};
+
+}  // namespace depthkv::cpu

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// attention_sums: what every key receives from a block of causal rows, summed over the rows, without keeping them.
+//
+// queries [H, R, d] at positions first .. first + R - 1; keys [T, Hkv, d] in half precision as a cache holds them, T >=
+// first + R; H a multiple of Hkv, query head h reads KV head h / (H / Hkv). A row's softmax is that of attention_rows.
+// Adds to sums [H][T]. The reference adds up in double; the CPU takes exponentials in float, adds 24 rows in float and
+// blocks of rows in double. NaN in a query spreads over the columns that its row sees.
+#pragma once
+#include <span>
+
+#include "depthkv/ops.h"
+
+namespace depthkv {
+
+namespace reference {
+void attention_sums(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec,
+                    std::span<double> sums);
+}
+namespace cpu {
+void attention_sums(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec,
+                    std::span<double> sums);
+}
+
+}  // namespace depthkv

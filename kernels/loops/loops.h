@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops that take most of the time of recording and replay, compiled once for the base instruction set and once for
+// AVX-512 (kernels/CMakeLists.txt), and chosen when the program runs. Both give the same bits.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace depthkv {
+
+// Keys are padded to a multiple of this.
+constexpr std::size_t kKeyTile = 32;
+
+// Causal softmax rows of one query head.
+struct SoftmaxBlock {
+  const float* queries = nullptr;  // [rows][dimensions]
+  std::size_t query_stride = 0;
+  std::size_t rows = 0;
+  std::size_t dimensions = 0;
+  const float* keys = nullptr;  // transposed, [dimensions][key_stride], zeros beyond the last key
+  std::size_t key_stride = 0;
+  const std::size_t* begin = nullptr;  // keys that each row sees: [begin, end), not empty
+  const std::size_t* end = nullptr;
+  float scale = 1;
+  float softcap = 0;  // 0: none
+  // Keys that are worked on, multiples of kKeyTile around all of [begin, end).
+  std::size_t first = 0;
+  std::size_t last = 0;
+};
+
+struct Loops {
+  // out [rows][stride >= last]: exp(logit - the row's largest) from first to last, 0 where a row doesn't see; inverse
+  // [rows]: 1 / the row's sum.
+  void (*softmax_block)(const SoftmaxBlock& block, float* out, std::size_t stride, float* inverse);
+  // sums[j] += sum over rows of weights[row] * values[row][j], for j in [first, last), multiples of kKeyTile; a call's
+  // rows are added up in float.
+  void (*add_weighted_rows)(const float* values, std::size_t stride, const float* weights, std::size_t rows,
+                            std::size_t first, std::size_t last, double* sums);
+  // l1[row] += sum, l2[row] += sum of squares over columns of rows [rows][dimensions] times weights
+  // [dimensions][columns], with any strides.
+  void (*projected_sums)(const float* rows, std::size_t row_stride, std::size_t count, const float* weights,
+                         std::size_t weight_stride, std::size_t dimensions, std::size_t columns, double* l1,
+                         double* l2);
+};
+
+const Loops& base_loops();
+// Null where the program wasn't built for x86-64 or the processor lacks AVX-512.
+const Loops* avx512_loops();
+// The fastest that this processor runs.
+const Loops& loops();
+
+}  // namespace depthkv

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sixteen floats worked on at once: one AVX-512 register, or two vectors of eight. Every operation is elementwise and
+// exactly rounded, products and sums are fused only by fused(), so that all instruction sets give the same bits. For
+// sources that are compiled once per instruction set: nothing here has external linkage, or the linker might take the
+// wrong one.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
+
+namespace depthkv {
+namespace {
+
+constexpr std::size_t kWide = 16;
+
+#ifdef __AVX512F__
+constexpr std::size_t kPart = 16;
+#else
+constexpr std::size_t kPart = 8;
+#endif
+constexpr std::size_t kParts = kWide / kPart;
+
+typedef float Part __attribute__((vector_size(kPart * sizeof(float))));
+typedef std::int32_t IntPart __attribute__((vector_size(kPart * sizeof(std::int32_t))));
+
+inline Part part_of(float x) { return x - Part{}; }
+
+inline Part fused(Part x, Part y, Part sum) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(x, y, sum);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(x, y, sum);
+#else
+  for (std::size_t i = 0; i < kPart; ++i) sum[i] = __builtin_fmaf(x[i], y[i], sum[i]);
+  return sum;
+#endif
+}
+
+struct Wide {
+  Part parts[kParts];
+};
+
+inline Wide load(const float* from) {
+  Wide x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+inline void store(float* to, const Wide& x) { std::memcpy(to, &x, sizeof x); }
+
+// f(part, ...) of each part.
+template <class F, class... More>
+inline Wide each(F f, const Wide& x, const More&... more) {
+  Wide result;
+  for (std::size_t p = 0; p < kParts; ++p) result.parts[p] = f(x.parts[p], more.parts[p]...);
+  return result;
+}
+
+inline Wide all(float x) {
+  Wide result;
+  for (Part& part : result.parts) part = part_of(x);
+  return result;
+}
+inline Wide operator+(const Wide& x, const Wide& y) {
+  return each([](Part a, Part b) { return a + b; }, x, y);
+}
+inline Wide operator-(const Wide& x, const Wide& y) {
+  return each([](Part a, Part b) { return a - b; }, x, y);
+}
+inline Wide operator*(const Wide& x, const Wide& y) {
+  return each([](Part a, Part b) { return a * b; }, x, y);
+}
+inline Wide operator/(const Wide& x, const Wide& y) {
+  return each([](Part a, Part b) { return a / b; }, x, y);
+}
+inline Wide fused(const Wide& x, const Wide& y, const Wide& sum) {
+  return each([](Part a, Part b, Part c) { return fused(a, b, c); }, x, y, sum);
+}
+// Where one is not a number, y.
+inline Wide larger(const Wide& x, const Wide& y) {
+  return each([](Part a, Part b) { return a > b ? a : b; }, x, y);
+}
+inline Wide magnitude(const Wide& x) {
+  return each([](Part a) { return a < 0 ? -a : a; }, x);
+}
+
+// The sum of all lanes, always in the same order.
+inline float sum_of(const Wide& x) {
+  float lanes[kWide];
+  store(lanes, x);
+  for (std::size_t width = kWide / 2; width > 0; width /= 2)
+    for (std::size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+inline float largest_of(const Wide& x) {
+  float lanes[kWide];
+  store(lanes, x);
+  for (std::size_t i = 1; i < kWide; ++i) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
+  return lanes[0];
+}
+
+// exp(x) for x <= 0, within 2 units in the last place; 0 below -87, not a number where x isn't. Cody and Waite's range
+// reduction, then a polynomial on [-ln 2 / 2, ln 2 / 2] (the coefficients of Cephes' expf).
+inline Part exp_of(Part x) {
+  constexpr float kLeast = -87.0F;
+  constexpr float kToInteger = 12582912.0F;  // 1.5 * 2^23: its sum with a small number has that, rounded, in its bits
+  const Part shifted = fused(x, part_of(1.44269504F), part_of(kToInteger));
+  const Part n = shifted - part_of(kToInteger);
+  Part r = fused(n, part_of(-0.693359375F), x);
+  r = fused(n, part_of(2.12194440e-4F), r);
+  constexpr float kCoefficients[] = {1.3981999507e-3F, 8.3334519073e-3F, 4.1665795894e-2F, 1.6666665459e-1F,
+                                     5.0000001201e-1F};
+  Part p = part_of(1.9875691500e-4F);
+  for (std::size_t i = 0; i < sizeof kCoefficients / sizeof(float); ++i) p = fused(p, r, part_of(kCoefficients[i]));
+  p = fused(p, r * r, r) + part_of(1.0F);
+  const IntPart integer = __builtin_convertvector(n, IntPart);
+  const IntPart exponent = (integer + 127) << 23;
+  Part power;
+  std::memcpy(&power, &exponent, sizeof power);
+  return x < part_of(kLeast) ? Part{} : p * power;
+}
+inline Wide exp_of(const Wide& x) {
+  return each([](Part part) { return exp_of(part); }, x);
+}
+
+// tanh(x), within 1e-7.
+inline Wide tanh_of(const Wide& x) {
+  const Wide e = exp_of(all(-2.0F) * magnitude(x));
+  const Wide result = (all(1.0F) - e) / (all(1.0F) + e);
+  return each([](Part a, Part b) { return a < 0 ? -b : b; }, x, result);
+}
+
+}  // namespace
+}  // namespace depthkv

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops for AVX-512 give the bits of those for the base instruction set.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "kernels/loops/loops.h"
+
+namespace depthkv {
+namespace {
+
+std::vector<float> random_floats(std::size_t count, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& x : values) x = normal(random);
+  return values;
+}
+
+struct Softmax {
+  std::vector<float> values;
+  std::vector<float> inverse;
+};
+
+Softmax run_softmax(const Loops& loops, std::size_t rows, std::size_t dimensions, float softcap) {
+  constexpr std::size_t kStride = 5 * kKeyTile;
+  const std::vector<float> queries = random_floats(rows * dimensions, 1);
+  const std::vector<float> keys = random_floats(dimensions * kStride, 2);
+  std::vector<std::size_t> begin(rows);
+  std::vector<std::size_t> end(rows);
+  for (std::size_t r = 0; r < rows; ++r) begin[r] = 40 + r, end[r] = 90 + 2 * r;
+  Softmax result{std::vector<float>(rows * kStride), std::vector<float>(rows)};
+  const SoftmaxBlock block{.queries = queries.data(),
+                           .query_stride = dimensions,
+                           .rows = rows,
+                           .dimensions = dimensions,
+                           .keys = keys.data(),
+                           .key_stride = kStride,
+                           .begin = begin.data(),
+                           .end = end.data(),
+                           .scale = 0.7F,
+                           .softcap = softcap,
+                           .first = kKeyTile,
+                           .last = kStride};
+  loops.softmax_block(block, result.values.data(), kStride, result.inverse.data());
+  return result;
+}
+
+class LoopsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    // Nothing to compare with on a processor without AVX-512; every other test runs the base loops then.
+    if (avx512_loops() != nullptr) other_ = avx512_loops();
+  }
+  const Loops* other_ = &base_loops();
+};
+
+TEST_F(LoopsTest, SoftmaxBlocksHaveTheSameBits) {
+  for (const std::size_t rows : {1U, 5U, 8U, 24U})
+    for (const std::size_t dimensions : {1U, 7U, 64U})
+      for (const float softcap : {0.0F, 3.0F}) {
+        const Softmax a = run_softmax(base_loops(), rows, dimensions, softcap);
+        const Softmax b = run_softmax(*other_, rows, dimensions, softcap);
+        EXPECT_EQ(a.values, b.values) << rows << ' ' << dimensions << ' ' << softcap;
+        EXPECT_EQ(a.inverse, b.inverse) << rows << ' ' << dimensions << ' ' << softcap;
+      }
+}
+
+TEST_F(LoopsTest, SumsHaveTheSameBits) {
+  const std::vector<float> values = random_floats(24 * 4 * kKeyTile, 3);
+  const std::vector<float> weights = random_floats(24, 4);
+  std::vector<double> a(4 * kKeyTile, 0.5);
+  std::vector<double> b = a;
+  base_loops().add_weighted_rows(values.data(), 4 * kKeyTile, weights.data(), 24, kKeyTile, 3 * kKeyTile, a.data());
+  other_->add_weighted_rows(values.data(), 4 * kKeyTile, weights.data(), 24, kKeyTile, 3 * kKeyTile, b.data());
+  EXPECT_EQ(a, b);
+  EXPECT_EQ(a.front(), 0.5);
+  EXPECT_EQ(a.back(), 0.5);
+}
+
+TEST_F(LoopsTest, ProjectedSumsHaveTheSameBits) {
+  constexpr std::size_t kDimensions = 19;
+  for (const std::size_t columns : {1U, 16U, 31U, 32U, 100U}) {
+    const std::vector<float> rows = random_floats(13 * kDimensions, 5);
+    const std::vector<float> weights = random_floats(kDimensions * columns, 6);
+    std::vector<double> sums[4];
+    for (auto& sum : sums) sum.assign(13, 0.0);
+    base_loops().projected_sums(rows.data(), kDimensions, 13, weights.data(), columns, kDimensions, columns,
+                                sums[0].data(), sums[1].data());
+    other_->projected_sums(rows.data(), kDimensions, 13, weights.data(), columns, kDimensions, columns, sums[2].data(),
+                           sums[3].data());
+    EXPECT_EQ(sums[0], sums[2]) << columns;
+    EXPECT_EQ(sums[1], sums[3]) << columns;
+  }
+}
+
+// Through a softmax of two keys, whose difference is the exponent.
+TEST_F(LoopsTest, ExponentialsAreAccurate) {
+  for (float x = 0; x > -100; x -= 0.37F) {
+    std::vector<float> keys(kKeyTile);
+    keys[1] = x;
+    const float one = 1;
+    const std::size_t begin = 0;
+    const std::size_t end = 2;
+    std::vector<float> out(kKeyTile);
+    float inverse = 0;
+    base_loops().softmax_block({.queries = &one,
+                                .query_stride = 1,
+                                .rows = 1,
+                                .dimensions = 1,
+                                .keys = keys.data(),
+                                .key_stride = kKeyTile,
+                                .begin = &begin,
+                                .end = &end,
+                                .last = kKeyTile},
+                               out.data(), kKeyTile, &inverse);
+    const double exact = x < -87 ? 0.0 : std::exp(static_cast<double>(x));
+    EXPECT_NEAR(out[1], exact, 2e-7 * exact) << x;
+    EXPECT_NEAR(inverse, 1 / (1 + exact), 1e-7);
+    EXPECT_EQ(out[0], 1.0F);
+    EXPECT_EQ(out[2], 0.0F);
+  }
+}
+
+}  // namespace
+}  // namespace depthkv
