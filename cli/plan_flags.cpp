@@ -21,6 +21,7 @@ const std::vector<Flag>& plan_flags() {
       {"--attention", "trace.attention", "record attention matrices: all, none, or layers such as 0,3,7"},
       {"--queries", "trace.queries",
        "record query rows: rows (the last 128 before each cut, all after the context) or all"},
+      {"--softmax", "trace.softmax", "where attention comes from: recomputed (from queries and cached keys) or engine"},
       {"--codec", "trace.codec", "zstd, deflate or none"},
       {"--cut", "replay.cut", "prune after the context or after the prompt"},
       {"--scorer", "replay.scorers", "scorer, with parameters as in snapkv:window=32,kernel=5; repeat for more", true,

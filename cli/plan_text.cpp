@@ -82,8 +82,9 @@ std::string trace_yaml(const TracePlan& plan) {
   for (const TaskSource& source : plan.tasks) text += source_yaml(source);
   text += fmt::format("  limit: {}\n  truncate: {}\n  max_prompt: {}\n  max_new: {}\n", plan.limit,
                       to_string(plan.truncate), plan.max_prompt, plan.max_new);
-  text += fmt::format("  channels: [{}]\n  attention: {}\n  queries: {}\n  codec: {}\n", channel_list(plan.channels),
-                      quoted(plan.attention), plan.queries, plan.codec);
+  text += fmt::format("  channels: [{}]\n  attention: {}\n  queries: {}\n  softmax: {}\n  codec: {}\n",
+                      channel_list(plan.channels), quoted(plan.attention), plan.queries,
+                      plan.engine_softmax ? "engine" : "recomputed", plan.codec);
   return text;
 }
 

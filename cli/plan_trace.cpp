@@ -127,6 +127,7 @@ TracePlan read_trace(const YAML::Node& node, const YamlSource& source) {
     section.take("attention", plan.attention);
   }
   const std::vector<std::string> queries{"rows", "all"};
+  plan.engine_softmax = section.take_choice("softmax", {"recomputed", "engine"}, 0) == 1;
   const std::vector<std::string> codecs{"zstd", "deflate", "none"};
   plan.queries = queries[section.take_choice("queries", queries, 0)];
   plan.codec = codecs[section.take_choice("codec", codecs, 0)];

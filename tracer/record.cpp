@@ -38,6 +38,7 @@ Json plan_json(const Model& model, const TracePlan& plan) {
           {"channels", names_of(plan.channels)},
           {"attention", plan.attention},
           {"queries", plan.queries},
+          {"softmax", plan.engine_softmax ? "engine" : "recomputed"},
           {"codec", plan.codec},
           {"truncate", to_string(plan.truncate)},
           {"max_prompt", plan.truncate == Truncate::error ? 0 : plan.max_prompt}};  // else it only refuses
@@ -118,15 +119,19 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(),
                      {.attention = matrices,
                       .all_queries = plan.queries == "all",
+                      .engine_softmax = plan.engine_softmax,
                       .codec = codec_named(plan.codec),
                       .channels = plan.channels});
   Recorder recorder(writer, model, job.prompt.segments, {plan.channels, matrices, plan.threads});
+  const std::vector<bool> rows = wanted(Channel::column_sums) ? std::vector<bool>(matrices.size(), true) : matrices;
+  const bool any_rows = std::ranges::find(rows, true) != rows.end();
   const Model::RecordRequest request{
       .prompt = job.prompt.tokens,
       .answer = job.answer,
       .max_new = job.max_new,
-      .attention = wanted(Channel::column_sums) ? std::vector<bool>(matrices.size(), true) : matrices,
-      .unrotated_queries = wanted(Channel::query_mean) || wanted(Channel::query_second_moment)};
+      .attention = plan.engine_softmax ? rows : std::vector<bool>(),
+      .unrotated_queries = wanted(Channel::query_mean) || wanted(Channel::query_second_moment),
+      .cached_keys = any_rows && !plan.engine_softmax};
   const std::vector<Token> answer = model.record(request, [&](const LayerBlock& block) { recorder.take(block); });
   recorder.finish();
   const Sample sample = describe(model, job, answer);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <array>
+#include <optional>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "depthkv/model.h"
 #include "depthkv/trace.h"
+#include "tracer/column_sums.h"
 #include "tracer/moments.h"
 
 namespace depthkv {
@@ -26,28 +28,21 @@ class Recorder {
   void finish();
 
  private:
-  // Rows of the context and of the rest of the prompt are added up apart: the later cut's statistic is both together.
-  static constexpr std::size_t kParts = 2;
-  struct Layer {
-    std::array<std::vector<double>, kParts> column_sums;  // [head][column of the prompt]
-    std::vector<Moments> queries;                         // [part]
-  };
-
   bool records(Channel channel) const { return options_.channels.contains(channel); }
-  // Calls body(part, first row of the block, rows) for the rows of a block that belong to each part.
-  template <class Body>
-  void for_each_part(const LayerBlock& block, Body body) const;
-  void add_column_sums(const LayerBlock& block);
+  const LayerShape& shape(int layer) const { return model_.card().layers[static_cast<std::size_t>(layer)]; }
+  View by_head(const LayerBlock& block, std::int64_t heads) const;
+  void take_matrix(int layer, std::int64_t first, std::span<const View> rows);
+  void recompute_attention(const LayerBlock& queries);
   void add_moments(const LayerBlock& block);
   void write_norms(const LayerBlock& block);
-  void finish_column_sums(int layer);
   void finish_moments(int layer);
 
   TraceWriter& writer_;
   const Model& model_;
   Segments segments_;
   Options options_;
-  std::vector<Layer> layers_;
+  std::optional<ColumnSums> column_sums_;
+  std::vector<std::vector<Moments>> queries_;  // [layer][part]; empty: not wanted
   std::vector<float> scratch_;
 };
 

@@ -16,6 +16,10 @@ inline constexpr hsize_t kTile = 128;          // of attention
 inline constexpr const char* kIndexFile = "index.h5";
 inline constexpr const char* kChecksum = "checksum";  // attribute of every dataset
 
+inline constexpr const char* kSoftmax = "softmax";  // attribute of a sample: where its attention comes from
+inline constexpr const char* kEngine = "engine";
+inline constexpr const char* kRecomputed = "recomputed";
+
 inline std::string layer_group(int layer) { return "layers/" + std::to_string(layer); }
 
 inline bool by_rows(Channel channel) {

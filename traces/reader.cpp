@@ -123,6 +123,7 @@ struct Trace::Impl {
   ModelCard model;
   Sample sample;
   std::vector<std::int32_t> query_rows;
+  bool engine_softmax = true;            // as in files that don't say
   std::vector<std::vector<bool>> holds;  // [layer][channel]
 
   explicit Impl(const std::filesystem::path& name) : path(name) {
@@ -135,6 +136,13 @@ struct Trace::Impl {
     if (version != layout::kVersion) {
       throw Error(fmt::format("{}: format version {}, this build reads {}; use a matching depthkv, or record again",
                               path.string(), version, layout::kVersion));
+    }
+    if (h5::has_attribute(file, layout::kSoftmax)) {
+      const std::string softmax = h5::text_attribute(file, layout::kSoftmax);
+      engine_softmax = softmax == layout::kEngine;
+      if (!engine_softmax && softmax != layout::kRecomputed)
+        throw Error(fmt::format("{}: softmax is \"{}\", expected \"{}\" or \"{}\"", path.string(), softmax,
+                                layout::kEngine, layout::kRecomputed));
     }
     model = read_card(file);
     sample = read_sample(file);
@@ -229,6 +237,7 @@ const std::filesystem::path& Trace::path() const { return impl_->path; }
 const ModelCard& Trace::model() const { return impl_->model; }
 const Sample& Trace::sample() const { return impl_->sample; }
 std::span<const std::int32_t> Trace::query_rows() const { return impl_->query_rows; }
+bool Trace::engine_softmax() const { return impl_->engine_softmax; }
 bool Trace::has(Channel channel, int layer) const {
   return impl_->holds.at(static_cast<std::size_t>(layer))[static_cast<std::size_t>(channel)];
 }

@@ -118,17 +118,19 @@ void AttentionStream::store(std::size_t head, std::size_t row, const float* valu
   }
 }
 
-void AttentionStream::append(std::int64_t first, std::int64_t count, std::span<const float> rows, std::int64_t width) {
-  const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-  for (std::size_t done = 0; done < size(count);) {
+void AttentionStream::append(std::int64_t first, std::span<const View> rows) {
+  const std::int64_t count = rows.front().rows;
+  for (std::int64_t done = 0; done < count;) {
     if (filled_ == 0) start_band();
-    const std::size_t taken = std::min(size(count) - done, tile_ - filled_);
-    for (std::size_t head = 0; head < heads_; ++head) {
-      for (std::size_t r = done; r < done + taken; ++r)
-        store(head, size(first) + r, rows.data() + (head * size(count) + r) * size(width));
+    const std::int64_t taken = std::min(count - done, static_cast<std::int64_t>(tile_ - filled_));
+    std::size_t head = 0;
+    for (const View& heads : rows) {
+      for (std::int64_t h = 0; h < heads.heads; ++h, ++head)
+        for (std::int64_t r = done; r < done + taken; ++r)
+          store(head, static_cast<std::size_t>(first + r), heads.row(h, r).data());
     }
     done += taken;
-    filled_ += taken;
+    filled_ += static_cast<std::size_t>(taken);
     if (filled_ == tile_) flush();
   }
 }

@@ -78,8 +78,8 @@ class AttentionStream {
  public:
   AttentionStream(ChunkOutput& output, const h5::Object& group, const h5::Extent& most);
 
-  // [heads, count, width] from row `first` on, which follows on those that came before.
-  void append(std::int64_t first, std::int64_t count, std::span<const float> rows, std::int64_t width);
+  // Rows from `first` on, which follow on those that came before: views [heads, count, width] of consecutive heads.
+  void append(std::int64_t first, std::span<const View> rows);
   void flush();
   void close() { dataset_.close(); }
 

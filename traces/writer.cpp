@@ -100,6 +100,8 @@ struct TraceWriter::Impl {
   void create_layout() {
     h5::write_attribute(file, "format", std::string(layout::kFormat));
     h5::write_attribute(file, "version", layout::kVersion);
+    h5::write_attribute(file, layout::kSoftmax,
+                        std::string(options.engine_softmax ? layout::kEngine : layout::kRecomputed));
     write_card(file, model);
     h5::create_group(file, "layers");
     for (std::size_t l = 0; l < model.layers.size(); ++l) {
@@ -153,13 +155,16 @@ struct TraceWriter::Impl {
     it.rows[index_of(channel)]->append(rows);
   }
 
-  void write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width) {
-    const std::int64_t heads = model.layers.at(static_cast<std::size_t>(layer)).query_heads;
-    const std::int64_t count = static_cast<std::int64_t>(rows.size()) / (heads * width);
-    if (width < first + count)
-      throw Error(fmt::format("{}: attention rows of layer {} are {} wide, expected at least {}", target.string(),
-                              layer, width, first + count));
-    expect_rows(layer, Channel::attention, first, count).attention->append(first, count, rows, width);
+  void write_attention(int layer, std::int64_t first, std::span<const View> rows) {
+    std::int64_t heads = 0;
+    for (const View& view : rows) heads += view.heads;
+    const std::int64_t count = rows.front().rows;
+    const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
+    if (heads != shape.query_heads || rows.front().columns < first + count)
+      throw Error(
+          fmt::format("{}: attention rows of layer {} of {} heads are {} wide, expected {} heads and at least {}",
+                      target.string(), layer, heads, rows.front().columns, shape.query_heads, first + count));
+    expect_rows(layer, Channel::attention, first, count).attention->append(first, rows);
   }
 
   void write_whole(Channel channel, int layer, std::span<const float> values) {
@@ -224,8 +229,8 @@ TraceWriter::~TraceWriter() = default;
 void TraceWriter::write_rows(Channel channel, int layer, std::int64_t first, std::span<const float> rows) {
   impl_->write_rows(channel, layer, first, rows);
 }
-void TraceWriter::write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width) {
-  impl_->write_attention(layer, first, rows, width);
+void TraceWriter::write_attention(int layer, std::int64_t first, std::span<const View> rows) {
+  impl_->write_attention(layer, first, rows);
 }
 void TraceWriter::write_whole(Channel channel, int layer, std::span<const float> values) {
   impl_->write_whole(channel, layer, values);

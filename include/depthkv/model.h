@@ -30,8 +30,9 @@ struct LayerBlock {
   std::int64_t first = 0;  // position of the first row
   std::int64_t rows = 0;
   std::int64_t width = 0;  // attention only; 0 above the diagonal
-  std::span<const float> data;
-  std::span<const float> unrotated;  // queries only, where asked for: the same rows before rotation
+  std::span<const float> data = {};
+  std::span<const float> unrotated = {};  // queries only, where asked for: the same rows before rotation
+  HalfRows cached_keys = {};              // queries only, where asked for: the keys of all positions up to the last row
 };
 using LayerSink = std::function<void(const LayerBlock&)>;
 
@@ -77,8 +78,11 @@ class Model {
     std::span<const Token> prompt;
     std::span<const Token> answer;  // empty: generate
     std::int64_t max_new = 0;
-    std::vector<bool> attention;  // per layer: whether the rows of its softmax are wanted
+    // Per layer: whether the rows of the engine's own softmax are wanted. If none are, the engine may compute attention
+    // in a way that has none, which is faster.
+    std::vector<bool> attention;
     bool unrotated_queries = false;
+    bool cached_keys = false;  // beside the queries
   };
   virtual std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) = 0;
 

@@ -29,8 +29,11 @@ struct TracePlan {
   std::set<Channel> channels = sweep_channels();
   std::string attention = "none";  // all, none, or layers: "0,3,7"
   std::string queries = "rows";    // rows (last 128 before each cut and everything after the context) or all
-  std::string codec = "zstd";      // zstd, deflate or none
-  int threads = 0;                 // 0: one per core
+  // Whether attention is the engine's own softmax; else it is recomputed from queries and cached keys, and the engine
+  // may use flash attention, which is faster.
+  bool engine_softmax = false;
+  std::string codec = "zstd";  // zstd, deflate or none
+  int threads = 0;             // 0: one per core
 };
 
 struct TraceSummary {

@@ -36,16 +36,26 @@ struct View {
   }
 };
 
-// A read-only window on half-precision vectors as a cache holds them: [row][head][column], adjacent.
+// A read-only window on half-precision vectors as a cache holds them, [row][head][column].
 struct HalfRows {
   const std::uint16_t* data = nullptr;
   std::int64_t heads = 0;
   std::int64_t rows = 0;
   std::int64_t columns = 0;
+  std::int64_t row_stride = 0;
 
+  bool empty() const { return data == nullptr; }
   std::span<const std::uint16_t> row(std::int64_t head, std::int64_t row) const {
     assert(head >= 0 && head < heads && row >= 0 && row < rows);
-    return {data + (row * heads + head) * columns, static_cast<std::size_t>(columns)};
+    return {data + row * row_stride + head * columns, static_cast<std::size_t>(columns)};
+  }
+  HalfRows head(std::int64_t head) const {
+    assert(head >= 0 && head < heads);
+    return {data + head * columns, 1, rows, columns, row_stride};
+  }
+  HalfRows first_rows(std::int64_t count) const {
+    assert(count >= 0 && count <= rows);
+    return {data, heads, count, columns, row_stride};
   }
 };
 

@@ -138,6 +138,7 @@ class Trace {
   const ModelCard& model() const;
   const Sample& sample() const;
   std::span<const std::int32_t> query_rows() const;  // ascending positions
+  bool engine_softmax() const;                       // else attention was recomputed from queries and cached keys
   bool has(Channel channel, int layer) const;
   ChannelStorage storage(Channel channel, int layer) const;  // of a channel that it has
 
@@ -160,6 +161,7 @@ class Trace {
 struct RecordOptions {
   std::vector<bool> attention;  // per layer: record the full matrix
   bool all_queries = false;
+  bool engine_softmax = false;  // whether attention is the engine's own, or recomputed from queries and cached keys
   Codec codec = Codec::zstd;
   std::set<Channel> channels{Channel::keys, Channel::values, Channel::queries};  // that arrive by rows; attention apart
 };
@@ -185,8 +187,8 @@ class TraceWriter {
   // [n, query heads, d] of queries (rows that aren't recorded are ignored), [n, query heads, 2] of value_output_norms.
   // Every position must arrive exactly once per channel, in order.
   void write_rows(Channel channel, int layer, std::int64_t first, std::span<const float> rows);
-  // [query heads, n, width], width >= first + n; columns beyond the diagonal are ignored.
-  void write_attention(int layer, std::int64_t first, std::span<const float> rows, std::int64_t width);
+  // Softmax rows, heads in order: views [heads, n, width], width >= first + n; columns beyond the diagonal are ignored.
+  void write_attention(int layer, std::int64_t first, std::span<const View> rows);
   // A statistic of a whole layer, as its dataset has it: column_sums [2, query heads, prompt_end], query_mean
   // [2, query heads, d], query_second_moment [2, query heads, d, d].
   void write_whole(Channel channel, int layer, std::span<const float> values);

@@ -11,12 +11,15 @@ namespace {
 
 constexpr std::int64_t kTile = kKeyTile;
 
+// Whole tiles, an odd number of them: lines a power of two apart would share few sets of the first-level cache.
+std::size_t stride_for(std::int64_t tokens) {
+  return static_cast<std::size_t>((tokens + kTile - 1) / kTile | 1) * kKeyTile;
+}
+
 }  // namespace
 
 TransposedKeys::TransposedKeys(std::int64_t tokens, std::int64_t dimensions)
-    : dimensions_(static_cast<std::size_t>(dimensions)),
-      stride_(static_cast<std::size_t>((tokens + kTile - 1) / kTile * kTile)),
-      values_(stride_ * dimensions_) {}
+    : dimensions_(static_cast<std::size_t>(dimensions)), stride_(stride_for(tokens)), values_(stride_ * dimensions_) {}
 
 void TransposedKeys::put(std::int64_t first, std::int64_t count, std::span<const float> keys) {
   for (std::size_t c = 0; c < dimensions_; ++c) {

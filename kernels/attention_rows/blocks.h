@@ -12,8 +12,8 @@
 
 namespace depthkv::cpu {
 
-// One head's keys as [d][T rounded up to kKeyTile], zeros beyond T, so that the products of neighbouring keys are
-// computed side by side.
+// One head's keys as [d][stride], T rounded up to whole tiles and a little more, zeros beyond T, so that the products
+// of neighbouring keys are computed side by side.
 class TransposedKeys {
  public:
   TransposedKeys(const View& keys, std::int64_t head);

@@ -16,7 +16,7 @@ constexpr std::size_t kRows = 6;
 constexpr std::size_t kVectors = 1;
 #endif
 constexpr std::size_t kColumns = kVectors * kWide;
-static_assert(kKeyTile % kColumns == 0);
+static_assert(kKeyTile % kColumns == 0 && kKeyTile == 2 * kWide);
 
 // Rows times columns [first, first + kColumns) of a matrix [dimensions][stride].
 template <std::size_t Rows>
@@ -51,16 +51,20 @@ void softmax_row(const SoftmaxBlock& block, std::size_t row, float* values, floa
       store(values + j, all(block.softcap) * tanh_of(load(values + j) / all(block.softcap)));
   for (std::size_t j = block.first; j < block.begin[row]; ++j) values[j] = kHidden;
   for (std::size_t j = block.end[row]; j < block.last; ++j) values[j] = kHidden;
-  Wide top = all(kHidden);
-  for (std::size_t j = block.first; j < block.last; j += kWide) top = larger(load(values + j), top);
-  const Wide most = all(largest_of(top));
-  Wide sum = all(0);
-  for (std::size_t j = block.first; j < block.last; j += kWide) {
-    const Wide x = exp_of(load(values + j) - most);
-    store(values + j, x);
-    sum = sum + x;
+  // Two of each, so that the next doesn't have to wait for the last.
+  Wide tops[2] = {all(kHidden), all(kHidden)};
+  for (std::size_t j = block.first; j < block.last; j += kKeyTile)
+    for (std::size_t v = 0; v < 2; ++v) tops[v] = larger(load(values + j + v * kWide), tops[v]);
+  const Wide most = all(largest_of(larger(tops[0], tops[1])));
+  Wide sums[2] = {all(0), all(0)};
+  for (std::size_t j = block.first; j < block.last; j += kKeyTile) {
+    for (std::size_t v = 0; v < 2; ++v) {
+      const Wide x = exp_of(load(values + j + v * kWide) - most);
+      store(values + j + v * kWide, x);
+      sums[v] = sums[v] + x;
+    }
   }
-  inverse = 1.0F / sum_of(sum);
+  inverse = 1.0F / sum_of(sums[0] + sums[1]);
 }
 
 void softmax_block(const SoftmaxBlock& block, float* out, std::size_t stride, float* inverse) {

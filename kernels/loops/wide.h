@@ -22,12 +22,17 @@ constexpr std::size_t kPart = 16;
 #else
 constexpr std::size_t kPart = 8;
 #endif
-constexpr std::size_t kParts = kWide / kPart;
 
 typedef float Part __attribute__((vector_size(kPart * sizeof(float))));
 typedef std::int32_t IntPart __attribute__((vector_size(kPart * sizeof(std::int32_t))));
 
 inline Part part_of(float x) { return x - Part{}; }
+inline Part load_part(const float* from) {
+  Part x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+inline void store_part(float* to, Part x) { std::memcpy(to, &x, sizeof x); }
 
 inline Part fused(Part x, Part y, Part sum) {
 #if defined(__AVX512F__)
@@ -40,30 +45,35 @@ inline Part fused(Part x, Part y, Part sum) {
 #endif
 }
 
+#ifdef __AVX512F__
 struct Wide {
-  Part parts[kParts];
+  Part whole;
 };
-
-inline Wide load(const float* from) {
-  Wide x;
-  std::memcpy(&x, from, sizeof x);
-  return x;
+template <class F, class... More>
+inline Wide each(F f, const Wide& x, const More&... more) {
+  return {f(x.whole, more.whole...)};
 }
-inline void store(float* to, const Wide& x) { std::memcpy(to, &x, sizeof x); }
-
+inline Wide all(float x) { return {part_of(x)}; }
+inline Wide load(const float* from) { return {load_part(from)}; }
+inline void store(float* to, const Wide& x) { store_part(to, x.whole); }
+#else
+// Named halves rather than an array, which the compiler wouldn't keep in registers.
+struct Wide {
+  Part low, high;
+};
 // f(part, ...) of each part.
 template <class F, class... More>
 inline Wide each(F f, const Wide& x, const More&... more) {
-  Wide result;
-  for (std::size_t p = 0; p < kParts; ++p) result.parts[p] = f(x.parts[p], more.parts[p]...);
-  return result;
+  return {f(x.low, more.low...), f(x.high, more.high...)};
 }
+inline Wide all(float x) { return {part_of(x), part_of(x)}; }
+inline Wide load(const float* from) { return {load_part(from), load_part(from + kPart)}; }
+inline void store(float* to, const Wide& x) {
+  store_part(to, x.low);
+  store_part(to + kPart, x.high);
+}
+#endif
 
-inline Wide all(float x) {
-  Wide result;
-  for (Part& part : result.parts) part = part_of(x);
-  return result;
-}
 inline Wide operator+(const Wide& x, const Wide& y) {
   return each([](Part a, Part b) { return a + b; }, x, y);
 }

@@ -58,6 +58,47 @@ TEST_F(Recorded, ColumnSumsAddUpTheAttentionOfRowsBelowTheCut) {
   }
 }
 
+// From the model's own rows, or from queries and cached keys: with the matrix and, on a way of its own, without.
+TEST_F(Recorded, RecomputedAttentionIsTheModelsOwn) {
+  const auto sums_and_matrix = [&](const char* folder, const char* attention, bool engine) {
+    plan_.attention = attention;
+    plan_.engine_softmax = engine;
+    record_traces(model_, plan_, scratch_ / folder, kQuiet);
+    return Trace::open(scratch_ / folder / "s.h5");
+  };
+  const Trace own = sums_and_matrix("own", "all", true);
+  const Trace again = sums_and_matrix("again", "all", false);
+  const Trace sums_only = sums_and_matrix("sums", "none", false);
+  EXPECT_TRUE(own.engine_softmax());
+  EXPECT_FALSE(again.engine_softmax());
+  EXPECT_FALSE(sums_only.has(Channel::attention, 0));
+  const auto expect_near = [](const Tensor& a, const Tensor& b, double tolerance) {
+    ASSERT_EQ(a.values().size(), b.values().size());
+    for (std::size_t i = 0; i < a.values().size(); ++i) ASSERT_NEAR(a.values()[i], b.values()[i], tolerance) << i;
+  };
+  for (int layer = 0; layer < 2; ++layer) {
+    const std::int64_t tokens = own.sample().size();
+    expect_near(again.attention(layer, {0, tokens}), own.attention(layer, {0, tokens}), 1e-3);
+    for (const Cut cut : {Cut::context, Cut::prompt}) {
+      expect_near(again.column_sums(layer, cut), own.column_sums(layer, cut), 1e-5);
+      expect_near(sums_only.column_sums(layer, cut), own.column_sums(layer, cut), 1e-5);
+    }
+  }
+}
+
+TEST_F(Recorded, RecomputedColumnSumsDoNotDependOnThreads) {
+  plan_.attention = "none";
+  plan_.threads = 1;
+  record_traces(model_, plan_, scratch_ / "one", kQuiet);
+  plan_.threads = 5;
+  record_traces(model_, plan_, scratch_ / "five", kQuiet);
+  const Trace one = Trace::open(scratch_ / "one/s.h5");
+  const Trace five = Trace::open(scratch_ / "five/s.h5");
+  for (int layer = 0; layer < 2; ++layer)
+    EXPECT_TRUE(std::ranges::equal(one.column_sums(layer, Cut::prompt).values(),
+                                   five.column_sums(layer, Cut::prompt).values()));
+}
+
 TEST_F(Recorded, ValueOutputNormsAreThoseOfTheProjectedValues) {
   const Trace trace = record();
   for (int layer = 0; layer < 2; ++layer) {

@@ -66,7 +66,9 @@ struct KernelInputs {
     attention = ops_for(Device::cpu).attention_rows(queries.view(), keys.view(), positions, spec);
   }
 
-  HalfRows halves() const { return {half_keys.data(), keys.heads(), keys.rows(), keys.columns()}; }
+  HalfRows halves() const {
+    return {half_keys.data(), keys.heads(), keys.rows(), keys.columns(), keys.heads() * keys.columns()};
+  }
 
   void round_keys() {
     half_keys.resize(keys.values().size());

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "depthkv/error.h"
+#include "kernels/half.h"
 #include "llama/recorded.h"
 #include "llama/tiny_gguf.h"
 #include "support/scratch.h"
@@ -73,6 +74,30 @@ TEST_P(TinyRecord, AttentionIsTheSoftmaxOfRecordedQueriesAndKeys) {
   const auto prompt = random_tokens(200, model->card(), 7);
   const auto answer = random_tokens(9, model->card(), 8);
   expect_attention_matches(record_all(*model, prompt, answer, 0, std::vector<bool>(model->card().layers.size(), true)));
+}
+
+// Flash attention rounds queries to half precision, which changes what later layers see.
+TEST_P(TinyRecord, FlashAttentionShowsTheSameVectors) {
+  const auto model = open(48);
+  const auto prompt = random_tokens(130, model->card(), 7);
+  const auto answer = random_tokens(9, model->card(), 8);
+  const Recorded plain = record_all(*model, prompt, answer, 0, std::vector<bool>(model->card().layers.size(), true));
+  const Recorded flash = record_all(*model, prompt, answer, 0, {});
+  for (std::size_t layer = 0; layer < plain.layers.size(); ++layer) {
+    const auto expect_near = [&](const std::vector<float>& a, const std::vector<float>& b) {
+      ASSERT_EQ(a.size(), b.size());
+      for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 3e-2) << "layer " << layer << ", " << i;
+    };
+    expect_near(flash.layers[layer].keys, plain.layers[layer].keys);
+    expect_near(flash.layers[layer].values, plain.layers[layer].values);
+    expect_near(flash.layers[layer].queries, plain.layers[layer].queries);
+    expect_near(flash.layers[layer].unrotated, plain.layers[layer].unrotated);
+    for (const Recorded* recorded : {&flash, &plain}) {
+      std::vector<float> cached(recorded->layers[layer].cached_keys.size());
+      from_half(recorded->layers[layer].cached_keys, cached);
+      EXPECT_EQ(cached, recorded->layers[layer].keys);
+    }
+  }
 }
 
 // Where nothing but a rotation lies between projection and cache.

@@ -34,6 +34,14 @@ void add(RecordedLayer& layer, const LayerShape& shape, const LayerBlock& block)
   ASSERT_EQ(block.data.size(), rows * static_cast<std::size_t>(heads * shape.head_dim));
   auto& all = queries ? layer.queries : block.channel == Channel::keys ? layer.keys : layer.values;
   all.insert(all.end(), block.data.begin(), block.data.end());
+  if (queries) {
+    layer.cached_keys.clear();
+    for (std::int64_t j = 0; j < block.cached_keys.rows; ++j)
+      for (int g = 0; g < shape.kv_heads; ++g) {
+        const auto key = block.cached_keys.row(g, j);
+        layer.cached_keys.insert(layer.cached_keys.end(), key.begin(), key.end());
+      }
+  }
   layer.unrotated.insert(layer.unrotated.end(), block.unrotated.begin(), block.unrotated.end());
 }
 
@@ -50,7 +58,7 @@ Recorded record_all(Model& model, std::span<const Token> prompt, std::span<const
     const auto layer = static_cast<std::size_t>(block.layer);
     add(recorded.layers.at(layer), recorded.card.layers.at(layer), block);
   };
-  recorded.answer = model.record({prompt, answer, max_new, attention, true}, sink);
+  recorded.answer = model.record({prompt, answer, max_new, attention, true, true}, sink);
   const auto total = static_cast<std::int64_t>(prompt.size() + recorded.answer.size());
   for (int layer = 0; layer < static_cast<int>(recorded.layers.size()); ++layer) {
     for (const Channel channel : {Channel::keys, Channel::values, Channel::queries})

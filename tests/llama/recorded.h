@@ -15,6 +15,7 @@ struct RecordedLayer {
   std::vector<float> queries;                              // [position, query heads, d]
   std::vector<float> unrotated;                            // queries before rotation
   std::vector<std::vector<std::vector<float>>> attention;  // [position][query head][key]
+  std::vector<std::uint16_t> cached_keys;                  // that came with the last block of queries
 };
 
 struct Recorded {
@@ -23,7 +24,8 @@ struct Recorded {
   std::vector<RecordedLayer> layers;
 };
 
-// Records and fails the test on a block that is out of order, doubled or of the wrong size.
+// Records and fails the test on a block that is out of order, doubled or of the wrong size. Without attention, the
+// engine uses flash attention.
 Recorded record_all(Model& model, std::span<const Token> prompt, std::span<const Token> answer, std::int64_t max_new,
                     std::vector<bool> attention);
 

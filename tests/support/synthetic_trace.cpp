@@ -105,7 +105,10 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
   std::filesystem::create_directories(directory);
   const std::filesystem::path file = directory / trace_file_name(o.id);
   const ModelCard card = synthetic_card(o);
-  RecordOptions record{std::vector<bool>(static_cast<std::size_t>(o.layers), o.attention), o.all_queries, o.codec};
+  const RecordOptions record{.attention = std::vector<bool>(static_cast<std::size_t>(o.layers), o.attention),
+                             .all_queries = o.all_queries,
+                             .engine_softmax = true,
+                             .codec = o.codec};
   TraceWriter writer(file, card, o.segments, o.tokens + 7, record);  // more than is needed, so that files are shrunk
   std::mt19937_64 random(o.seed);
   for (int layer = 0; layer < o.layers; ++layer) {
@@ -116,7 +119,8 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
     writer.write_rows(Channel::values, layer, 0, values);
     writer.write_rows(Channel::queries, layer, 0, queries);
     const std::vector<float> attention = attention_of(o, queries, keys, card.attention_scale);
-    if (o.attention) writer.write_attention(layer, 0, attention, o.tokens);
+    const View rows{attention.data(), o.query_heads, o.tokens, o.tokens, o.tokens * o.tokens, o.tokens};
+    if (o.attention) writer.write_attention(layer, 0, {&rows, 1});
     if (o.column_sums) writer.write_whole(Channel::column_sums, layer, column_sums_of(o, attention));
   }
   writer.finish(sample_of(o));

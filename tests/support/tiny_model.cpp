@@ -187,6 +187,13 @@ Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepM
   return step;
 }
 
+std::vector<std::uint16_t> halves(const std::vector<Vector>& positions) {
+  std::vector<std::uint16_t> all;
+  for (const Vector& position : positions)
+    for (const float value : position) all.push_back(to_half(value));
+  return all;
+}
+
 // Hands a batch of steps to the sink, channel by channel.
 void deliver(const TinyModel::Weights& w, const State& state, const std::vector<Step>& steps, std::int64_t first,
              const Model::RecordRequest& request, const LayerSink& sink) {
@@ -203,9 +210,18 @@ void deliver(const TinyModel::Weights& w, const State& state, const std::vector<
         unrotated.insert(unrotated.end(), steps[r].unrotated[l].begin(), steps[r].unrotated[l].end());
     }
     const int layer = static_cast<int>(l);
-    sink({Channel::keys, layer, first, rows, 0, keys, {}});
-    sink({Channel::values, layer, first, rows, 0, values, {}});
-    sink({Channel::queries, layer, first, rows, 0, queries, unrotated});
+    const std::vector<std::uint16_t> cache = request.cached_keys ? halves(state.keys[l]) : std::vector<std::uint16_t>();
+    const LayerShape& shape = w.card.layers[l];
+    sink({.channel = Channel::keys, .layer = layer, .first = first, .rows = rows, .data = keys});
+    sink({.channel = Channel::values, .layer = layer, .first = first, .rows = rows, .data = values});
+    sink({.channel = Channel::queries,
+          .layer = layer,
+          .first = first,
+          .rows = rows,
+          .data = queries,
+          .unrotated = unrotated,
+          .cached_keys = {request.cached_keys ? cache.data() : nullptr, shape.kv_heads, width, shape.head_dim,
+                          std::int64_t{shape.kv_heads} * shape.head_dim}});
     if (request.attention.empty() || !request.attention[l]) continue;
     for (std::size_t h = 0; h < static_cast<std::size_t>(w.card.layers[l].query_heads); ++h) {
       for (const Step& step : steps) {
@@ -213,7 +229,7 @@ void deliver(const TinyModel::Weights& w, const State& state, const std::vector<
         matrix.resize(matrix.size() + static_cast<std::size_t>(width) - step.attention[l][h].size());
       }
     }
-    sink({Channel::attention, layer, first, rows, width, matrix, {}});
+    sink({.channel = Channel::attention, .layer = layer, .first = first, .rows = rows, .width = width, .data = matrix});
   }
 }
 

@@ -48,7 +48,8 @@ TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   const Plan plan = load(
       "model: m.gguf\nthreads: 2\ntrace: {tasks: [a.jsonl, notes.txt, {path: b.log, format: chat, "
       "fields: {messages: turns.all}, defaults: {metric: f1, source: 'a \"b\" \\ c'}}, {path: d.txt, defaults: "
-      "{question: \"Who?\\n\\tWhy?\"}}], truncate: middle, max_prompt: 900, attention: [0, 3], queries: all, codec: "
+      "{question: \"Who?\\n\\tWhy?\"}}], truncate: middle, max_prompt: 900, attention: [0, 3], queries: all, softmax: "
+      "engine, codec: "
       "deflate}\n"
       "replay: {cut: context, scorers: [\"snapkv:window=16\", h2o], protect: [4+32, 0+0], keep: [0.3, 1], "
       "layer_allocators: [\"depthkv:importance=1,2.5\"]}\n"
@@ -57,6 +58,7 @@ TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   EXPECT_EQ(to_yaml(load(yaml), registry_), yaml);
   EXPECT_EQ(plan_hash(load(yaml).replay, registry_), plan_hash(plan.replay, registry_));
   EXPECT_EQ(plan.trace->attention, "0,3");
+  EXPECT_TRUE(plan.trace->engine_softmax);
   EXPECT_EQ(load(yaml).trace->tasks[3].defaults.question, "Who?\n\tWhy?");
 }
 

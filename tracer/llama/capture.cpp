@@ -8,22 +8,25 @@
 #include <utility>
 
 #include "depthkv/error.h"
-#include "tracer/llama/graph.h"
 #include "kernels/half.h"
+#include "tracer/llama/graph.h"
 
 namespace depthkv {
 namespace {
 
 std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
-// Elements of a cache tensor as floats: `count` from element `first`.
-void read_cache(const ggml_tensor& cache, std::int64_t first, std::span<float> out,
-                std::vector<std::uint16_t>& scratch) {
+void read_halves(const ggml_tensor& cache, std::int64_t first, std::span<std::uint16_t> out) {
   if (cache.type != GGML_TYPE_F16)
     throw Error(fmt::format("the engine's cache {} holds {}, expected f16", cache.name, ggml_type_name(cache.type)));
+  ggml_backend_tensor_get(&cache, out.data(), to_size(first) * sizeof(std::uint16_t), out.size_bytes());
+}
+
+// Elements of a cache tensor from `first` on, as floats.
+void read_cache(const ggml_tensor& cache, std::int64_t first, std::span<float> out,
+                std::vector<std::uint16_t>& scratch) {
   scratch.resize(out.size());
-  ggml_backend_tensor_get(&cache, scratch.data(), to_size(first) * sizeof(std::uint16_t),
-                          scratch.size() * sizeof(std::uint16_t));
+  read_halves(cache, first, scratch);
   from_half(scratch, out);
 }
 
@@ -58,7 +61,7 @@ bool Capture::wants(const ggml_tensor& node) {
     if (const auto layer = value_cache_layer(&node)) shape(*layer), value_stores_[to_size(*layer)] = &node;
     return false;
   }
-  if (is_key_query_product(node)) return wanted_.vectors;
+  if (attention_inputs(node)) return wanted_.vectors;
   if (!is_attention_softmax(node)) return false;
   const int layer = layer_of(*product_under(node.src[0]));
   shape(layer);
@@ -66,36 +69,43 @@ bool Capture::wants(const ggml_tensor& node) {
 }
 
 void Capture::take(ggml_tensor& node) {
-  if (is_attention_softmax(node)) {
-    take_attention(node, layer_of(*product_under(node.src[0])));
-  } else if (is_key_query_product(node)) {
-    const int layer = layer_of(node);
-    take_keys(node, layer);
-    take_values(layer);
-    take_queries(node, layer);
-  }
+  if (is_attention_softmax(node)) return take_attention(node, layer_of(*product_under(node.src[0])));
+  const auto [layer, key_cache, queries] = *attention_inputs(node);
+  take_keys(*key_cache, layer);
+  take_values(layer);
+  take_queries(*queries, *key_cache, layer);
 }
 
-void Capture::take_keys(const ggml_tensor& product, int layer) {
+// Elements of a position: all KV heads' vectors.
+std::int64_t Capture::check_row(const ggml_tensor& cache, std::int64_t found, int layer) const {
   const LayerShape& heads = shape(layer);
-  const ggml_tensor& cache = *product.src[0]->view_src;
   const std::int64_t row = std::int64_t{heads.kv_heads} * heads.head_dim;
-  if (cache.ne[0] != row)
-    throw Error(fmt::format("{} has rows of {}, expected {} heads of {}", cache.name, cache.ne[0], heads.kv_heads,
-                            heads.head_dim));
+  if (found != row)
+    throw Error(
+        fmt::format("{} has rows of {}, expected {} heads of {}", cache.name, found, heads.kv_heads, heads.head_dim));
+  return row;
+}
+
+void Capture::take_keys(const ggml_tensor& cache, int layer) {
+  const std::int64_t row = check_row(cache, cache.ne[0], layer);
   block_.resize(to_size(rows_ * row));
   read_cache(cache, first_ * row, block_, half_);
   deliver(Channel::keys, layer);
 }
 
 void Capture::take_values(int layer) {
-  const LayerShape& heads = shape(layer);
   const ggml_tensor* store = value_stores_[to_size(layer)];
   if (store == nullptr) throw Error(fmt::format("layer {} reads cached keys but stores no values", layer));
-  // Without flash attention the engine keeps values transposed, [dimension][cell], and stores them one by one.
   const ggml_tensor& cache = *store->view_src;
-  if (store->ne[0] != 1)
-    throw Error(fmt::format("{} is stored by rows of {}, expected the transposed layout", cache.name, store->ne[0]));
+  // For flash attention, rows like the keys'.
+  if (store->ne[0] != 1) {
+    const std::int64_t row = check_row(cache, store->ne[0], layer);
+    block_.resize(to_size(rows_ * row));
+    read_cache(cache, first_ * row, block_, half_);
+    return deliver(Channel::values, layer);
+  }
+  // Else transposed, [dimension][cell], and stored one by one.
+  const LayerShape& heads = shape(layer);
   const std::int64_t row = std::int64_t{heads.kv_heads} * heads.head_dim;
   const std::int64_t cells = cache.ne[1];
   block_.resize(to_size(rows_ * row));
@@ -107,9 +117,20 @@ void Capture::take_values(int layer) {
   deliver(Channel::values, layer);
 }
 
-void Capture::take_queries(const ggml_tensor& product, int layer) {
+// Where they lie if that is host memory.
+HalfRows Capture::cached_keys(const ggml_tensor& cache, int layer) {
   const LayerShape& heads = shape(layer);
-  const ggml_tensor& queries = *product.src[1];
+  const std::int64_t row = check_row(cache, cache.ne[0], layer);
+  const std::int64_t count = first_ + rows_;
+  if (in_host_memory(cache) && cache.type == GGML_TYPE_F16)
+    return {static_cast<const std::uint16_t*>(cache.data), heads.kv_heads, count, heads.head_dim, row};
+  keys_.resize(to_size(count * row));
+  read_halves(cache, 0, keys_);
+  return {keys_.data(), heads.kv_heads, count, heads.head_dim, row};
+}
+
+void Capture::take_queries(const ggml_tensor& queries, const ggml_tensor& key_cache, int layer) {
+  const LayerShape& heads = shape(layer);
   check_shape(queries, rows_, heads.query_heads);
   if (queries.ne[0] != heads.head_dim || queries.nb[0] != sizeof(float))
     throw Error(fmt::format("{} has vectors of {} dimensions, expected {} adjacent ones", queries.name, queries.ne[0],
@@ -121,7 +142,13 @@ void Capture::take_queries(const ggml_tensor& product, int layer) {
   for (std::size_t row = 0; row < to_size(rows_); ++row)
     for (std::size_t head = 0; head < to_size(heads.query_heads); ++head, out += vector)
       std::memcpy(out, bytes.data() + row * queries.nb[1] + head * queries.nb[2], vector * sizeof(float));
-  deliver(Channel::queries, layer, unrotation_ ? unrotation_->undo(queries, block_) : std::span<const float>{});
+  sink_({.channel = Channel::queries,
+         .layer = layer,
+         .first = first_,
+         .rows = rows_,
+         .data = block_,
+         .unrotated = unrotation_ ? unrotation_->undo(queries, block_) : std::span<const float>{},
+         .cached_keys = wanted_.cached_keys ? cached_keys(key_cache, layer) : HalfRows{}});
 }
 
 void Capture::take_attention(const ggml_tensor& softmax, int layer) {
@@ -133,11 +160,16 @@ void Capture::take_attention(const ggml_tensor& softmax, int layer) {
   // Handed over where it lies: matrices are too large to be copied for nothing.
   const std::span<const std::byte> bytes = host_bytes(softmax, scratch_);
   const auto* values = reinterpret_cast<const float*>(bytes.data());
-  sink_({Channel::attention, layer, first_, rows_, softmax.ne[0], {values, bytes.size() / sizeof(float)}, {}});
+  sink_({.channel = Channel::attention,
+         .layer = layer,
+         .first = first_,
+         .rows = rows_,
+         .width = softmax.ne[0],
+         .data = {values, bytes.size() / sizeof(float)}});
 }
 
-void Capture::deliver(Channel channel, int layer, std::span<const float> unrotated) {
-  sink_({channel, layer, first_, rows_, 0, block_, unrotated});
+void Capture::deliver(Channel channel, int layer) {
+  sink_({.channel = channel, .layer = layer, .first = first_, .rows = rows_, .data = block_});
 }
 
 void check_cells(const ggml_tensor& key_store, std::int64_t first, std::int64_t rows) {

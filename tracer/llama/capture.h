@@ -11,14 +11,16 @@
 
 namespace depthkv {
 
-// Keys and values are read back from the cache, as every later token reads them (half precision). Each product of keys
-// and queries comes after the cache was written, so one stop per layer gives keys, values and queries.
+// Keys and values are read back from the cache, as every later token reads them (half precision). The operation that
+// reads cached keys and queries comes after the cache was written, so one stop per layer gives keys, values and
+// queries.
 class Capture : public Watcher {
  public:
   struct Wanted {
     bool vectors = true;          // keys, values, queries
     std::vector<bool> attention;  // per layer; empty: none
     bool unrotated = false;       // queries before rotation, too
+    bool cached_keys = false;     // all keys so far beside the queries
     int threads = 0;              // for undoing rotations
   };
   Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted);
@@ -30,13 +32,15 @@ class Capture : public Watcher {
   void take(ggml_tensor& node) override;
 
  private:
-  void take_keys(const ggml_tensor& product, int layer);
+  void take_keys(const ggml_tensor& cache, int layer);
   void take_values(int layer);
-  void take_queries(const ggml_tensor& product, int layer);
+  void take_queries(const ggml_tensor& queries, const ggml_tensor& key_cache, int layer);
   void take_attention(const ggml_tensor& softmax, int layer);
-  void deliver(Channel channel, int layer, std::span<const float> unrotated = {});
+  void deliver(Channel channel, int layer);
 
   const LayerShape& shape(int layer) const;
+  std::int64_t check_row(const ggml_tensor& cache, std::int64_t found, int layer) const;
+  HalfRows cached_keys(const ggml_tensor& cache, int layer);
 
   const ModelCard& card_;
   const LayerSink& sink_;
@@ -49,6 +53,7 @@ class Capture : public Watcher {
   std::vector<float> block_;
   std::vector<std::byte> scratch_;
   std::vector<std::uint16_t> half_;
+  std::vector<std::uint16_t> keys_;
 };
 
 // Throws Error unless the node writes rows to the cells [first, first + rows) of the key cache. Pruned positions are

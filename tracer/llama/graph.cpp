@@ -46,6 +46,17 @@ bool is_key_query_product(const ggml_tensor& node) {
   return node.op == GGML_OP_MUL_MAT && key_cache_layer(node.src[0]).has_value();
 }
 
+bool is_flash_attention(const ggml_tensor& node) {
+  return node.op == GGML_OP_FLASH_ATTN_EXT && key_cache_layer(node.src[1]).has_value();
+}
+
+std::optional<AttentionInputs> attention_inputs(const ggml_tensor& node) {
+  const bool flash = is_flash_attention(node);
+  if (!flash && !is_key_query_product(node)) return std::nullopt;
+  const ggml_tensor* keys = node.src[flash ? 1 : 0];
+  return AttentionInputs{*key_cache_layer(keys), keys->view_src, node.src[flash ? 0 : 1]};
+}
+
 const ggml_tensor* product_under(const ggml_tensor* node) {
   for (int steps = 0; node != nullptr && steps < 4; ++steps) {
     if (is_key_query_product(*node)) return node;

@@ -17,6 +17,16 @@ std::optional<int> value_cache_layer(const ggml_tensor* view);
 
 // The product of cached keys and queries, [keys, rows, query heads]: logits before scaling.
 bool is_key_query_product(const ggml_tensor& node);
+// Attention in one operation, without logits or softmax: the engine's flash attention.
+bool is_flash_attention(const ggml_tensor& node);
+
+// What attention reads, whichever of the two it starts with.
+struct AttentionInputs {
+  int layer = 0;
+  const ggml_tensor* keys = nullptr;     // the tensor of the cache, [KV heads * d, cells]
+  const ggml_tensor* queries = nullptr;  // [d, rows, query heads]
+};
+std::optional<AttentionInputs> attention_inputs(const ggml_tensor& node);
 // The product under a chain of soft-capping (scale, tanh, scale), or null.
 const ggml_tensor* product_under(const ggml_tensor* node);
 // The last node of soft-capping: what the softmax reads where the architecture caps its logits.

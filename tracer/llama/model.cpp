@@ -41,7 +41,11 @@ class Recording {
             const Model::RecordRequest& request, const LayerSink& sink)
       : vocab_(llama_model_get_vocab(model)),
         cells_(card),
-        capture_(card, sink, {true, request.attention, request.unrotated_queries, options.threads}),
+        capture_(card, sink,
+                 {.attention = request.attention,
+                  .unrotated = request.unrotated_queries,
+                  .cached_keys = request.cached_keys,
+                  .threads = options.threads}),
         session_(model, options) {}
 
   // Computes tokens from position first on; every row goes to the sink. Returns the greedy next token.
@@ -115,10 +119,12 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
     throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), card_.name,
                             card_.layers.size()));
 
-  const SessionOptions session{.cells = prompt + more,
-                               .batch = std::min<std::int64_t>(options_.batch, std::max(prompt, more)),
-                               .threads = options_.threads,
-                               .offload = offloads(options_)};
+  const SessionOptions session{
+      .cells = prompt + more,
+      .batch = std::min<std::int64_t>(options_.batch, std::max(prompt, more)),
+      .threads = options_.threads,
+      .offload = offloads(options_),
+      .flash_attention = std::ranges::find(request.attention, true) == request.attention.end()};
   Recording recording(model_.get(), card_, session, request, sink);
   const Token next = recording.run(request.prompt, 0);
   std::vector<Token> answer(request.answer.begin(), request.answer.end());

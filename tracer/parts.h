@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of the context and of the rest of the prompt are added up apart: the later cut's statistic is both together.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "depthkv/trace.h"
+
+namespace depthkv {
+
+inline constexpr std::size_t kPromptParts = 2;
+
+// Rows of a block that belong to one part of the prompt.
+struct PartRows {
+  std::size_t part = 0;
+  std::int64_t first = 0;  // within the block
+  std::int64_t count = 0;
+};
+
+// Rows [first, first + rows) by part; rows of the answer belong to none.
+inline std::vector<PartRows> parts_of(const Segments& segments, std::int64_t first, std::int64_t rows) {
+  const std::int64_t bounds[kPromptParts + 1] = {0, segments.context.end, segments.prompt_end};
+  std::vector<PartRows> parts;
+  for (std::size_t part = 0; part < kPromptParts; ++part) {
+    const std::int64_t begin = std::max(first, bounds[part]);
+    const std::int64_t end = std::min(first + rows, bounds[part + 1]);
+    if (begin < end) parts.push_back({part, begin - first, end - begin});
+  }
+  return parts;
+}
+
+}  // namespace depthkv
