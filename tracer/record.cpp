@@ -87,7 +87,14 @@ Sample describe(const Model& model, const TraceJob& job, const std::vector<Token
   sample.segments = job.prompt.segments;
   sample.evidence = job.prompt.evidence;
   sample.truncated = job.prompt.truncated;
+  sample.answer_limit = job.answer.empty() ? job.max_new : 0;
   return sample;
+}
+
+// Whether the model would answer the same under the bound of today: always where it ended the answer itself.
+bool holds_under(std::int64_t max_new, const Sample& found) {
+  const std::int64_t length = found.size() - found.segments.prompt_end;
+  return length == max_new || (length < max_new && length < found.answer_limit);
 }
 
 // A file that is damaged, or of a sample that has changed since, is recorded again.
@@ -99,7 +106,9 @@ bool is_finished(const Model& model, const TraceJob& job, const std::filesystem:
     const auto answer = tokens.subspan(static_cast<std::size_t>(found.segments.prompt_end));
     Sample wanted = describe(model, job, {answer.begin(), answer.end()});
     wanted.answer_text = found.answer_text;  // a zero byte at its end doesn't survive the file
-    return found == wanted && (job.answer.empty() || std::ranges::equal(job.answer, answer));
+    wanted.answer_limit = found.answer_limit;
+    return found == wanted &&
+           (job.answer.empty() ? holds_under(job.max_new, found) : std::ranges::equal(job.answer, answer));
   } catch (const Error&) {
     return false;
   }
