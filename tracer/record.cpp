@@ -120,6 +120,8 @@ Codec codec_named(const std::string& name) {
   return *codec;
 }
 
+}  // namespace
+
 std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job, const std::filesystem::path& file) {
   const auto layers = static_cast<int>(model.card().layers.size());
   const std::vector<bool> matrices = parse_layers(plan.attention, layers);
@@ -142,8 +144,6 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   writer.finish(sample);
   return sample.size();
 }
-
-}  // namespace
 
 std::set<Channel> sweep_channels() {
   std::set<Channel> channels(kChannels.begin(), kChannels.end());
