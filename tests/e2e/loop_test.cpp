@@ -207,7 +207,7 @@ class EndingModel : public TinyModel {
 TEST_F(LoopTest, AnotherBoundRecordsAnswersAgainThatItChanges) {
   // Samples recorded again, of three, when the task's bound changes from one to the other in the same folder.
   const auto again = [&](Model& model, const std::string& from, const std::string& to) {
-    std::string lines = read_text(plan_.tasks[0].file);
+    const std::string lines = read_text(plan_.tasks[0].file);
     const auto set_bound = [&](const std::string& bound) {
       write_text(plan_.tasks[0].file,
                  std::regex_replace(lines, std::regex("(max_new_tokens\": )[0-9]+"), "$01" + bound));
