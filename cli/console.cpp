@@ -27,13 +27,6 @@ extern "C" void on_interrupt(int) {
   std::signal(SIGINT, SIG_DFL);
 }
 
-std::string duration(double seconds) {
-  const auto whole = static_cast<long>(seconds + 0.5);
-  if (whole < 60) return fmt::format("{} s", whole);
-  if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
-  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
-}
-
 class Display {
  public:
   void update(std::string_view stage, std::int64_t done, std::int64_t total, std::string_view what) {
@@ -66,9 +59,9 @@ class Display {
     std::string line = fmt::format("{} {}/{}", stage_, done_, total);
     if (worked > 0) {
       const double rate = worked / elapsed;
-      line += rate >= 1 ? fmt::format("  {:.1f}/s", rate) : fmt::format("  {} each", duration(1 / rate));
-      line += finished ? fmt::format("  took {}", duration(elapsed))
-                       : fmt::format("  {} left", duration(static_cast<double>(total - done_) / rate));
+      line += rate >= 1 ? fmt::format("  {:.1f}/s", rate) : fmt::format("  {} each", duration_text(1 / rate));
+      line += finished ? fmt::format("  took {}", duration_text(elapsed))
+                       : fmt::format("  {} left", duration_text(static_cast<double>(total - done_) / rate));
     }
     if (!what.empty()) line += fmt::format("  {}", what);
     fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, !terminal_ || finished ? "\n" : "");
@@ -84,6 +77,13 @@ class Display {
 };
 
 }  // namespace
+
+std::string duration_text(double seconds) {
+  const auto whole = static_cast<long>(seconds + 0.5);
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
+  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+}
 
 Progress console_progress() {
   std::signal(SIGINT, on_interrupt);

@@ -67,13 +67,40 @@ void add_channels(const Trace& trace, Totals& totals) {
   }
 }
 
-void print_sample(const Trace& trace, std::int64_t bytes) {
+// What the list says of a sample.
+struct SampleRow {
+  std::string id;
+  std::int64_t tokens = 0;
+  Segments segments;
+  std::int64_t evidence = 0;  // tokens
+  std::int64_t truncated = 0;
+  std::size_t query_rows = 0;
+  std::int64_t bytes = 0;
+};
+
+SampleRow row_of(const Trace& trace) {
   const Sample& sample = trace.sample();
   std::int64_t evidence = 0;
   for (const Span& span : sample.evidence) evidence += span.end - span.begin;
-  fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>11} {:>9.1f}\n", sample.id, sample.size(),
-             sample.segments.context.end, sample.segments.prompt_end, sample.size() - sample.segments.prompt_end,
-             evidence, trace.query_rows().size(), mebibytes(bytes));
+  return {sample.id,
+          sample.size(),
+          sample.segments,
+          evidence,
+          sample.truncated,
+          trace.query_rows().size(),
+          static_cast<std::int64_t>(std::filesystem::file_size(trace.path()))};
+}
+
+void print_samples(const std::vector<SampleRow>& rows) {
+  const bool any_truncated = std::ranges::any_of(rows, [](const SampleRow& row) { return row.truncated > 0; });
+  const auto truncated = [&](const auto& cell) { return any_truncated ? fmt::format(" {:>9}", cell) : ""; };
+  fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>11}{} {:>9}\n", "sample", "tokens", "context", "prompt", "answer",
+             "evidence", "query rows", truncated("truncated"), "MiB");
+  for (const SampleRow& row : rows) {
+    fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>11}{} {:>9.1f}\n", row.id, row.tokens, row.segments.context.end,
+               row.segments.prompt_end, row.tokens - row.segments.prompt_end, row.evidence, row.query_rows,
+               truncated(row.truncated), mebibytes(row.bytes));
+  }
 }
 
 // `layers`: of all samples together, which is what a channel could be there for.
@@ -93,19 +120,16 @@ ExitCode inspect_set(const std::filesystem::path& folder) {
   std::int64_t bytes = 0;
   std::size_t layers = 0;
   Totals totals;
+  std::vector<SampleRow> rows;
   for (std::size_t i = 0; i < set.files.size(); ++i) {
     const Trace trace = Trace::open(set.files[i]);
-    if (i == 0) {
-      print_card(trace.model());
-      fmt::print("{:<32} {:>7} {:>8} {:>7} {:>7} {:>9} {:>11} {:>9}\n", "sample", "tokens", "context", "prompt",
-                 "answer", "evidence", "query rows", "MiB");
-    }
-    const auto size = static_cast<std::int64_t>(std::filesystem::file_size(set.files[i]));
-    print_sample(trace, size);
+    if (i == 0) print_card(trace.model());
+    rows.push_back(row_of(trace));
     add_channels(trace, totals);
     layers += trace.model().layers.size();
-    bytes += size;
+    bytes += rows.back().bytes;
   }
+  print_samples(rows);
   print_channels(totals, layers);
   fmt::print("\n{} samples, {:.1f} MiB\n", set.files.size(), mebibytes(bytes));
   return ExitCode::fine;

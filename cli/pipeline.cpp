@@ -23,41 +23,13 @@ std::string size_text(double bytes) {
   return fmt::format("{:.1f} TiB", bytes);
 }
 
-// What a sample's file will hold, uncompressed: see traces/FORMAT.md.
-double trace_bytes(const ModelCard& card, const TracePlan& plan, const Segments& segments, std::int64_t tokens) {
-  const std::vector<bool> attention = parse_layers(plan.attention, static_cast<int>(card.layers.size()));
-  const auto rows = static_cast<double>(recorded_query_rows(segments, tokens, plan.queries == "all").size());
-  const auto t = static_cast<double>(tokens);
-  double bytes = 0;
-  for (std::size_t l = 0; l < card.layers.size(); ++l) {
-    const LayerShape& layer = card.layers[l];
-    const double d = layer.head_dim;
-    const double heads = layer.query_heads;
-    const auto add = [&](Channel channel, double size) { bytes += plan.channels.contains(channel) ? size : 0.0; };
-    add(Channel::keys, 2.0 * d * layer.kv_heads * t);
-    add(Channel::values, 2.0 * d * layer.kv_heads * t);
-    add(Channel::queries, 2.0 * d * heads * rows);
-    add(Channel::column_sums, 8.0 * heads * static_cast<double>(segments.prompt_end));
-    add(Channel::query_mean, 8.0 * heads * d);
-    add(Channel::query_second_moment, 8.0 * heads * d * d);
-    add(Channel::value_output_norms, 8.0 * heads * t);
-    if (attention[l]) bytes += heads * t * t;
-  }
-  return bytes;
-}
-
-void describe_trace(const Model& model, const TracePlan& plan, const std::vector<TaskSample>& samples) {
-  double bytes = 0;
-  std::int64_t tokens = 0;
-  std::int64_t truncated = 0;
-  for (const TaskSample& sample : samples) {
-    const TraceJob job = make_job(model, plan, sample);
-    tokens += job.capacity();
-    bytes += trace_bytes(model.card(), plan, job.prompt.segments, job.capacity());
-    truncated += job.prompt.truncated > 0 ? 1 : 0;
-  }
-  fmt::print("trace   {} samples ({} truncated), at most {} tokens, at most {} of traces (codec {})\n", samples.size(),
-             truncated, tokens, size_text(bytes), plan.codec);
+void describe_trace(Model& model, const TracePlan& plan) {
+  const TraceEstimate most = estimate_traces(model, plan);
+  fmt::print("trace   {} samples ({} truncated), at most {} tokens, at most {} of traces (codec {})\n", most.samples,
+             most.truncated, most.tokens, size_text(most.bytes), plan.codec);
+  fmt::print("        predicted: {} in all, {} for {} ({} tokens); measured: {:.0f} tokens/s on {} tokens\n",
+             duration_text(most.seconds), duration_text(most.slowest_seconds), most.slowest, most.slowest_tokens,
+             most.tokens_per_second, most.measured_tokens);
 }
 
 }  // namespace
@@ -96,8 +68,8 @@ std::filesystem::path Pipeline::trace_folder() const {
 
 void Pipeline::describe() {
   if (plan_.trace) {
-    const std::vector<TaskSample> samples = read_samples(*plan_.trace);
-    describe_trace(model(), *plan_.trace, samples);
+    read_samples(*plan_.trace);  // a mistake in a task file shows before the model is loaded
+    describe_trace(model(), *plan_.trace);
   } else {
     fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(),
                trace_folder().string());

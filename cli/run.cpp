@@ -74,7 +74,7 @@ void add_trace_command(CLI::App& app, Action& action) {
   add_plan_flags(*command, given->overrides, {"model", "threads", "trace."});
   command->add_option("--out", given->out, "folder of the trace set; run again to go on after an interruption")
       ->required();
-  command->add_flag("--dry-run", given->dry_run, "say what would be recorded and how large it gets");
+  command->add_flag("--dry-run", given->dry_run, "say what would be recorded, how large it gets and how long it takes");
   command->callback([given, &action] {
     action = [given] {
       given->overrides.try_emplace("trace.tasks");  // so that leaving out --tasks is an error that says so

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a trace plan asks of a model, sample by sample.
 #pragma once
+#include <filesystem>
+
 #include "depthkv/record.h"
 #include "depthkv/tasks.h"
 
@@ -21,5 +23,8 @@ std::vector<TaskSample> read_samples(const TracePlan& plan);
 
 // Throws InputError as make_prompt().
 TraceJob make_job(const Model& model, const TracePlan& plan, const TaskSample& sample);
+
+// Records one sample. Returns its tokens, answer included. Throws TraceBusy.
+std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job, const std::filesystem::path& file);
 
 }  // namespace depthkv

@@ -88,7 +88,14 @@ Sample describe(const Model& model, const TraceJob& job, const std::vector<Token
   sample.segments = job.prompt.segments;
   sample.evidence = job.prompt.evidence;
   sample.truncated = job.prompt.truncated;
+  sample.answer_limit = job.answer.empty() ? job.max_new : 0;
   return sample;
+}
+
+// Whether the model would answer the same under the bound of today: always where it ended the answer itself.
+bool holds_under(std::int64_t max_new, const Sample& found) {
+  const std::int64_t length = found.size() - found.segments.prompt_end;
+  return length == max_new || (length < max_new && length < found.answer_limit);
 }
 
 // A file that is damaged, or of a sample that has changed since, is recorded again.
@@ -100,7 +107,9 @@ bool is_finished(const Model& model, const TraceJob& job, const std::filesystem:
     const auto answer = tokens.subspan(static_cast<std::size_t>(found.segments.prompt_end));
     Sample wanted = describe(model, job, {answer.begin(), answer.end()});
     wanted.answer_text = found.answer_text;  // a zero byte at its end doesn't survive the file
-    return found == wanted && (job.answer.empty() || std::ranges::equal(job.answer, answer));
+    wanted.answer_limit = found.answer_limit;
+    return found == wanted &&
+           (job.answer.empty() ? holds_under(job.max_new, found) : std::ranges::equal(job.answer, answer));
   } catch (const Error&) {
     return false;
   }
@@ -111,6 +120,8 @@ Codec codec_named(const std::string& name) {
   if (codec == kCodecs.end()) throw InputError(fmt::format("codec is \"{}\", expected zstd, deflate or none", name));
   return *codec;
 }
+
+}  // namespace
 
 std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job, const std::filesystem::path& file) {
   const auto layers = static_cast<int>(model.card().layers.size());
@@ -138,8 +149,6 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   writer.finish(sample);
   return sample.size();
 }
-
-}  // namespace
 
 std::set<Channel> sweep_channels() {
   std::set<Channel> channels(kChannels.begin(), kChannels.end());

@@ -67,6 +67,7 @@ void write_sample(const h5::Object& file, const Sample& sample) {
   h5::write_attribute(group, "context_end", sample.segments.context.end);
   h5::write_attribute(group, "prompt_end", sample.segments.prompt_end);
   if (sample.truncated > 0) h5::write_attribute(group, "truncated", sample.truncated);
+  if (sample.answer_limit > 0) h5::write_attribute(group, "answer_limit", sample.answer_limit);
   write_list(group, "tokens", h5::Type::i32, sample.tokens, {sample.tokens.size()});
   write_list(group, "text_offsets", h5::Type::i32, sample.text_offsets, {sample.text_offsets.size()});
   std::vector<std::int64_t> evidence;

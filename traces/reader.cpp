@@ -98,6 +98,7 @@ Sample read_sample(const h5::Object& file) {
   if (sample.truncated < 0)
     throw Error(fmt::format("{} attribute truncated: {}, expected 0 or more; the file is damaged", group.name,
                             sample.truncated));
+  if (h5::has_attribute(group, "answer_limit")) sample.answer_limit = h5::integer_attribute(group, "answer_limit");
   const Span context = segments.context;
   if (context.begin < 0 || context.begin > context.end || context.end < 1 || context.end > segments.prompt_end ||
       segments.prompt_end > sample.size()) {

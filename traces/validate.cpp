@@ -127,6 +127,9 @@ class FileCheck {
         (offsets > 0 && (sample.text_offsets.front() < 0 ||
                          static_cast<std::size_t>(sample.text_offsets.back()) > sample.prompt_text.size())))
       add("sample/text_offsets", "not rising positions inside prompt_text");
+    const std::int64_t answer = sample.size() - sample.segments.prompt_end;
+    if (sample.answer_limit < 0 || (sample.answer_limit > 0 && answer > sample.answer_limit))
+      add("sample/tokens", fmt::format("{} tokens of answer, answer_limit is {}", answer, sample.answer_limit));
     const auto [low, high] = std::minmax_element(sample.tokens.begin(), sample.tokens.end());
     if (*low < 0 || *high >= trace_.model().vocabulary)
       add("sample/tokens",

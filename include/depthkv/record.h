@@ -51,6 +51,25 @@ struct TraceSummary {
 TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out,
                            const Progress& progress);
 
+// What recording a plan would take if every answer were as long as it may be: `bytes` before compression, `seconds`
+// foretold from short recordings.
+struct TraceEstimate {
+  std::int64_t samples = 0;
+  std::int64_t truncated = 0;
+  std::int64_t tokens = 0;
+  double bytes = 0;
+  double seconds = 0;
+  std::string slowest;  // id of the sample that takes longest
+  std::int64_t slowest_tokens = 0;
+  double slowest_seconds = 0;
+  double tokens_per_second = 0;  // measured on the longest of the short recordings
+  std::int64_t measured_tokens = 0;
+};
+
+// Times recordings of at most 512 tokens of the plan's own prompts, in a temporary folder that is removed. Throws
+// InputError as record_traces() does where the plan can't be carried out.
+TraceEstimate estimate_traces(Model& model, const TracePlan& plan);
+
 // "all", "none" or "0,3,7" as one flag per layer.
 std::vector<bool> parse_layers(const std::string& text, int layers);
 

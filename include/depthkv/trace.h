@@ -83,6 +83,8 @@ struct Sample {
   Segments segments;
   std::vector<Span> evidence;  // token spans below context.end that hold what is needed to answer
   std::int64_t truncated = 0;  // tokens that the context lost so that the prompt fits
+  // Most tokens that a generated answer could have: one of fewer was ended by the model. 0: unknown.
+  std::int64_t answer_limit = 0;
 
   bool operator==(const Sample&) const = default;
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }

@@ -129,6 +129,20 @@ TEST_F(CommandTest, InspectShowsWhatChannelsTake) {
   EXPECT_THAT(result.output, testing::ContainsRegex("attention +3/6 +0.74 "));
 }
 
+TEST_F(CommandTest, InspectShowsTruncatedTokensWhereThereAreAny) {
+  const std::string traces = traces_.string();
+  EXPECT_EQ(run_depthkv({"inspect", traces}).output.find("truncated"), std::string::npos);
+  SyntheticTrace options;
+  options.id = "cut";
+  options.truncated = 37;
+  write_synthetic_trace(traces_, options);
+  const CommandResult result = run_depthkv({"inspect", traces});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_THAT(result.output, HasSubstr("query rows truncated"));
+  EXPECT_THAT(result.output, testing::ContainsRegex("cut +180 +150 +170 +10 +76 +158 +37 "));
+  EXPECT_THAT(result.output, testing::ContainsRegex("synthetic +180 +150 +170 +10 +76 +158 +0 "));
+}
+
 TEST_F(CommandTest, InspectDrawsALayer) {
   const auto draw = [&](std::vector<std::string> more) {
     std::vector<std::string> arguments{"inspect", traces_.string(), "--sample", "synthetic", "--layer", "1"};

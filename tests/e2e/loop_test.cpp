@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "depthkv/error.h"
 #include "depthkv/record.h"
@@ -191,6 +192,44 @@ TEST_F(LoopTest, SamplesThatChangedAreRecordedAgain) {
   EXPECT_EQ(done.recorded, 1);
   EXPECT_EQ(done.resumed, 2);
   EXPECT_THAT(Trace::open(traces_ / "s1.h5").sample().prompt_text, testing::HasSubstr("box 7"));
+}
+
+// Ends its answers after five tokens, as one that generates an end token would.
+class EndingModel : public TinyModel {
+ public:
+  std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) override {
+    RecordRequest shorter = request;
+    shorter.max_new = std::min<std::int64_t>(request.max_new, 5);
+    return TinyModel::record(shorter, sink);
+  }
+};
+
+TEST_F(LoopTest, AnotherBoundRecordsAnswersAgainThatItChanges) {
+  // Samples recorded again, of three, when the task's bound changes from one to the other in the same folder.
+  const auto again = [&](Model& model, const std::string& from, const std::string& to) {
+    const std::string lines = read_text(plan_.tasks[0].file);
+    const auto set_bound = [&](const std::string& bound) {
+      write_text(plan_.tasks[0].file,
+                 std::regex_replace(lines, std::regex("(max_new_tokens\": )[0-9]+"), "$01" + bound));
+    };
+    std::filesystem::remove_all(traces_);
+    set_bound(from);
+    record_traces(model, plan_, traces_, kQuiet);
+    set_bound(to);
+    const std::int64_t recorded = record_traces(model, plan_, traces_, kQuiet).recorded;
+    EXPECT_EQ(record_traces(model, plan_, traces_, kQuiet).recorded, 0);
+    return recorded;
+  };
+  EXPECT_EQ(again(model_, "7", "12"), 3);   // the old bound cut the answer
+  EXPECT_EQ(again(model_, "12", "7"), 3);   // the answer is longer than it may be now
+  EXPECT_EQ(again(model_, "12", "40"), 0);  // the plan's bound holds, which is 12
+  EXPECT_EQ(again(model_, "7", "0"), 3);    // the reference is fed
+  EndingModel ending;
+  EXPECT_EQ(again(ending, "7", "12"), 0);
+  EXPECT_EQ(again(ending, "12", "7"), 0);
+  EXPECT_EQ(again(ending, "12", "5"), 0);
+  EXPECT_EQ(again(ending, "12", "4"), 3);
+  EXPECT_EQ(again(ending, "5", "12"), 3);  // can't be told from an answer that was cut
 }
 
 TEST_F(LoopTest, AnotherModelIsRefused) {

@@ -70,6 +70,15 @@ TEST_F(Validate, NamesAChangedValue) {
   EXPECT_THAT(problems(), Contains(AllOf(HasSubstr("synthetic.h5: layers/1/keys"), HasSubstr("checksum"))));
 }
 
+TEST_F(Validate, NamesAnAnswerLongerThanItCouldBe) {
+  options_.answer_limit = 10;
+  write_synthetic_trace(scratch_.path(), options_);
+  EXPECT_THAT(problems(), IsEmpty());
+  options_.answer_limit = 9;
+  write_synthetic_trace(scratch_.path(), options_);
+  EXPECT_THAT(problems(), ElementsAre(HasSubstr("10 tokens of answer, answer_limit is 9")));
+}
+
 TEST_F(Validate, NamesWhatIsNotANumber) {
   set_value("layers/0/values", {7, 1, 2}, std::nan(""));
   EXPECT_THAT(problems(), Contains(AllOf(HasSubstr("layers/0/values"), HasSubstr("1 values are infinite"))));

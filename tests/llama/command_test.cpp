@@ -106,6 +106,15 @@ TEST_F(RealCommand, WholeLoopKeepingEverythingIsExact) {
   EXPECT_EQ(read_text(again + "/results.csv"), read_text(out_ + "/results.csv"));
 }
 
+TEST_F(RealCommand, DryRunPredictsSizeAndTimeAndRecordsNothing) {
+  const CommandResult result =
+      run({"trace", "--tasks", file("t.jsonl", sample_line("light", kContext)), "--out", out_, "--dry-run"});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_THAT(result.output, HasSubstr("1 samples (0 truncated)"));
+  EXPECT_THAT(result.output, testing::ContainsRegex("predicted: .* in all, .* for light .*measured: [0-9]+ tokens/s"));
+  EXPECT_FALSE(std::filesystem::exists(out_));
+}
+
 TEST_F(RealCommand, WrongInputsExitWithTwo) {
   const std::string tasks = file("t.jsonl", sample_line("light", kContext));
   expect_wrong({"trace", "--model", (scratch_ / "none.gguf").string(), "--tasks", tasks, "--out", out_},

@@ -73,6 +73,8 @@ Sample sample_of(const SyntheticTrace& o) {
   sample.answer_source = "generated";
   sample.answers = o.answers;
   sample.segments = o.segments;
+  sample.truncated = o.truncated;
+  sample.answer_limit = o.answer_limit;
   for (std::int64_t t = 0; t < o.tokens; ++t) sample.tokens.push_back(static_cast<Token>(t % 50));
   for (std::int64_t t = 0; t < o.segments.prompt_end; ++t)
     sample.text_offsets.push_back(static_cast<std::int32_t>(t / 10));

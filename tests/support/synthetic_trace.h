@@ -26,6 +26,8 @@ struct SyntheticTrace {
   bool all_queries = false;
   Codec codec = Codec::none;
   std::vector<std::int64_t> windows = {};  // per layer, in the model card only; empty: none
+  std::int64_t truncated = 0;
+  std::int64_t answer_limit = 0;
 };
 
 // Writes `directory`/<id>.h5 (the folder is made) and returns its path.
