@@ -6,9 +6,18 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace depthkv {
+namespace {
+
+thread_local Workers* current_workers = nullptr;
+
+}  // namespace
+
+UseWorkers::UseWorkers(Workers& workers) : before_(std::exchange(current_workers, &workers)) {}
+UseWorkers::~UseWorkers() { current_workers = before_; }
 
 void parallel_for(std::int64_t count, int threads, const std::function<void(std::int64_t)>& body) {
   if (threads <= 0) threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
@@ -31,10 +40,14 @@ void parallel_for(std::int64_t count, int threads, const std::function<void(std:
       }
     }
   };
-  std::vector<std::jthread> helpers;
-  for (std::int64_t t = 1; t < std::min<std::int64_t>(threads, count); ++t) helpers.emplace_back(work);
-  work();
-  helpers.clear();  // joins
+  const auto useful = static_cast<int>(std::min<std::int64_t>(threads, count));
+  if (current_workers != nullptr && useful > 1) {
+    current_workers->run(useful, work);
+  } else {
+    std::vector<std::jthread> helpers;
+    for (int t = 1; t < useful; ++t) helpers.emplace_back(work);
+    work();
+  }
   if (failure) std::rethrow_exception(failure);
 }
 

@@ -9,4 +9,25 @@ namespace depthkv {
 // which thread runs what. If bodies throw, the exception of the lowest index comes out, after all have stopped.
 void parallel_for(std::int64_t count, int threads, const std::function<void(std::int64_t)>& body);
 
+// Threads that are there already and would only wait.
+class Workers {
+ public:
+  virtual ~Workers() = default;
+  // Calls work() on up to `threads` threads at once, the caller's among them; returns when all calls have. work()
+  // doesn't throw.
+  virtual void run(int threads, const std::function<void()>& work) = 0;
+};
+
+// While it lives, parallel_for on this thread runs on `workers` in place of threads of its own.
+class UseWorkers {
+ public:
+  explicit UseWorkers(Workers& workers);
+  UseWorkers(const UseWorkers&) = delete;
+  UseWorkers& operator=(const UseWorkers&) = delete;
+  ~UseWorkers();
+
+ private:
+  Workers* before_;
+};
+
 }  // namespace depthkv

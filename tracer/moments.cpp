@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <functional>
 
+#include "kernels/loops/loops.h"
+
 namespace depthkv {
 namespace {
 
-constexpr std::int64_t kBlock = 64;
+constexpr auto kBlock = static_cast<std::int64_t>(kMomentRows);
 
 std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
@@ -17,40 +19,33 @@ Moments::Moments(std::int64_t heads, std::int64_t width)
     : heads_(heads),
       width_(width),
       pending_(to_size(heads)),
-      block_sums_(to_size(heads * width)),
-      block_products_(to_size(heads * width * width)),
-      sums_(block_sums_.size()),
-      products_(block_products_.size()) {}
+      rows_(to_size(heads * kBlock * width)),
+      sums_(to_size(heads * width)),
+      products_(to_size(heads * width * width)) {}
 
 void Moments::add(std::int64_t head, std::span<const float> rows) {
   const std::int64_t stride = heads_ * width_;
-  float* sum = block_sums_.data() + head * width_;
-  float* product = block_products_.data() + head * width_ * width_;
   for (std::int64_t r = 0; r < static_cast<std::int64_t>(rows.size()) / stride; ++r) {
-    const float* x = rows.data() + r * stride + head * width_;
-    for (std::int64_t i = 0; i < width_; ++i) {
-      sum[i] += x[i];
-      float* line = product + i * width_;
-      for (std::int64_t j = i; j < width_; ++j) line[j] += x[i] * x[j];
-    }
-    if (++pending_[to_size(head)] == kBlock) flush(head);
+    std::int64_t& filled = pending_[to_size(head)];
+    std::ranges::copy(rows.subspan(to_size(r * stride + head * width_), to_size(width_)),
+                      rows_.begin() + (head * kBlock + filled) * width_);
+    if (++filled == kBlock) flush(head);
   }
 }
 
 void Moments::flush(std::int64_t head) {
-  const auto move_on = [](std::span<float> from, double* to) {
-    for (std::size_t i = 0; i < from.size(); ++i) to[i] += static_cast<double>(from[i]);
-    std::ranges::fill(from, 0.0F);
-  };
-  const std::int64_t square = width_ * width_;
-  move_on(std::span(block_sums_).subspan(to_size(head * width_), to_size(width_)), sums_.data() + head * width_);
-  move_on(std::span(block_products_).subspan(to_size(head * square), to_size(square)),
-          products_.data() + head * square);
+  const auto rows = std::span(rows_).subspan(to_size(head * kBlock * width_), to_size(kBlock * width_));
+  loops().add_products(rows.data(), to_size(width_), products_.data() + head * width_ * width_);
+  double* sum = sums_.data() + head * width_;
+  for (std::int64_t r = 0; r < pending_[to_size(head)]; ++r)
+    for (std::int64_t i = 0; i < width_; ++i) sum[i] += static_cast<double>(rows[to_size(r * width_ + i)]);
+  std::ranges::fill(rows, 0.0F);
   pending_[to_size(head)] = 0;
 }
 
 void Moments::flush() {
-  for (std::int64_t head = 0; head < heads_; ++head) flush(head);
+  for (std::int64_t head = 0; head < heads_; ++head)
+    if (pending_[to_size(head)] > 0) flush(head);
 }
 
 void Moments::operator+=(Moments& other) {

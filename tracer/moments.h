@@ -27,12 +27,10 @@ class Moments {
 
   std::int64_t heads_;
   std::int64_t width_;
-  // Of the last rows, at most kBlock: added in float, which is twice as fast, and moved on when there are that many.
-  std::vector<std::int64_t> pending_;  // [head]
-  std::vector<float> block_sums_;
-  std::vector<float> block_products_;
-  std::vector<double> sums_;      // [head][i]
-  std::vector<double> products_;  // [head][i][j], j >= i only
+  std::vector<std::int64_t> pending_;  // [head]: rows that wait
+  std::vector<float> rows_;            // [head][kMomentRows][width], zeros from the pending ones on
+  std::vector<double> sums_;           // [head][i]
+  std::vector<double> products_;       // [head][i][j], j >= i only
 };
 
 }  // namespace depthkv

@@ -98,7 +98,7 @@ void Recorder::add_moments(const LayerBlock& block) {
 }
 
 void Recorder::write_norms(const LayerBlock& block) {
-  constexpr std::int64_t kRows = 64;  // of a thread at a time
+  constexpr std::int64_t kRows = 96;  // of a thread at a time
   const std::int64_t heads = shape(block.layer).query_heads;
   const View values = by_head(block, shape(block.layer).kv_heads);
   const Tensor weights = model_.output_projection(block.layer);

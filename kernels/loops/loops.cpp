@@ -17,19 +17,20 @@ constexpr std::size_t kVectors = 1;
 #endif
 constexpr std::size_t kColumns = kVectors * kWide;
 static_assert(kKeyTile % kColumns == 0 && kKeyTile == 2 * kWide);
+static_assert(kNormRows % kRows == 0);
 
-// Rows times columns [first, first + kColumns) of a matrix [dimensions][stride].
-template <std::size_t Rows>
+// Rows times as many columns of a matrix [dimensions][stride] as there are sums.
+template <std::size_t Rows, std::size_t Vectors>
 inline void products(const float* rows, std::size_t row_stride, const float* matrix, std::size_t stride,
-                     std::size_t dimensions, Wide (&sums)[Rows][kVectors]) {
+                     std::size_t dimensions, Wide (&sums)[Rows][Vectors]) {
   for (auto& line : sums)
     for (Wide& sum : line) sum = all(0);
   for (std::size_t c = 0; c < dimensions; ++c) {
-    Wide line[kVectors];
-    for (std::size_t v = 0; v < kVectors; ++v) line[v] = load(matrix + c * stride + v * kWide);
+    Wide line[Vectors];
+    for (std::size_t v = 0; v < Vectors; ++v) line[v] = load(matrix + c * stride + v * kWide);
     for (std::size_t r = 0; r < Rows; ++r) {
       const Wide x = all(rows[r * row_stride + c]);
-      for (std::size_t v = 0; v < kVectors; ++v) sums[r][v] = fused(x, line[v], sums[r][v]);
+      for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = fused(x, line[v], sums[r][v]);
     }
   }
 }
@@ -37,8 +38,8 @@ inline void products(const float* rows, std::size_t row_stride, const float* mat
 template <std::size_t Rows>
 inline void logits_of(const SoftmaxBlock& block, std::size_t row, std::size_t key, float* out, std::size_t stride) {
   Wide sums[Rows][kVectors];
-  products<Rows>(block.queries + row * block.query_stride, block.query_stride, block.keys + key, block.key_stride,
-                 block.dimensions, sums);
+  products(block.queries + row * block.query_stride, block.query_stride, block.keys + key, block.key_stride,
+           block.dimensions, sums);
   for (std::size_t r = 0; r < Rows; ++r)
     for (std::size_t v = 0; v < kVectors; ++v)
       store(out + (row + r) * stride + key + v * kWide, sums[r][v] * all(block.scale));
@@ -87,43 +88,102 @@ void add_weighted_rows(const float* values, std::size_t stride, const float* wei
   }
 }
 
-template <std::size_t Rows>
+// Running sums of a row's norms.
+struct NormSums {
+  Wide l1, l2;
+};
+
+// A row's columns are added up in the same order for any number of rows and vectors.
+template <std::size_t Rows, std::size_t Vectors>
 inline void add_norms(const float* rows, std::size_t row_stride, const float* weights, std::size_t weight_stride,
-                      std::size_t dimensions, double* l1, double* l2) {
-  Wide sums[Rows][kVectors];
-  products<Rows>(rows, row_stride, weights, weight_stride, dimensions, sums);
+                      std::size_t dimensions, NormSums* norms) {
+  Wide sums[Rows][Vectors];
+  products(rows, row_stride, weights, weight_stride, dimensions, sums);
   for (std::size_t r = 0; r < Rows; ++r) {
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      l1[r] += static_cast<double>(sum_of(magnitude(sums[r][v])));
-      l2[r] += static_cast<double>(sum_of(sums[r][v] * sums[r][v]));
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      norms[r].l1 = norms[r].l1 + magnitude(sums[r][v]);
+      norms[r].l2 = fused(sums[r][v], sums[r][v], norms[r].l2);
     }
   }
 }
 
-void projected_sums(const float* rows, std::size_t row_stride, std::size_t count, const float* weights,
-                    std::size_t weight_stride, std::size_t dimensions, std::size_t columns, double* l1, double* l2) {
+template <std::size_t Vectors>
+inline void add_columns(const float* rows, std::size_t row_stride, std::size_t count, const float* weights,
+                        std::size_t weight_stride, std::size_t dimensions, NormSums* norms) {
+  std::size_t r = 0;
+  for (; r + kRows <= count; r += kRows)
+    add_norms<kRows, Vectors>(rows + r * row_stride, row_stride, weights, weight_stride, dimensions, norms + r);
+  for (; r < count; ++r)
+    add_norms<1, Vectors>(rows + r * row_stride, row_stride, weights, weight_stride, dimensions, norms + r);
+}
+
+void projected_norms(const float* rows, std::size_t row_stride, std::size_t count, const float* weights,
+                     std::size_t weight_stride, std::size_t dimensions, std::size_t columns, float* l1, float* l2) {
+  NormSums norms[kNormRows];
+  for (std::size_t r = 0; r < count; ++r) norms[r] = {all(0), all(0)};
   std::size_t column = 0;
-  for (; column + kColumns <= columns; column += kColumns) {
-    std::size_t r = 0;
-    for (; r + kRows <= count; r += kRows)
-      add_norms<kRows>(rows + r * row_stride, row_stride, weights + column, weight_stride, dimensions, l1 + r, l2 + r);
-    for (; r < count; ++r)
-      add_norms<1>(rows + r * row_stride, row_stride, weights + column, weight_stride, dimensions, l1 + r, l2 + r);
-  }
-  for (; column < columns; ++column) {
-    for (std::size_t r = 0; r < count; ++r) {
+  for (; column + kColumns <= columns; column += kColumns)
+    add_columns<kVectors>(rows, row_stride, count, weights + column, weight_stride, dimensions, norms);
+  for (; column + kWide <= columns; column += kWide)
+    add_columns<1>(rows, row_stride, count, weights + column, weight_stride, dimensions, norms);
+  for (std::size_t r = 0; r < count; ++r) {
+    l1[r] = sum_of(norms[r].l1);
+    l2[r] = sum_of(norms[r].l2);
+    for (std::size_t j = column; j < columns; ++j) {
       float product = 0;
       for (std::size_t c = 0; c < dimensions; ++c)
-        product = __builtin_fmaf(rows[r * row_stride + c], weights[c * weight_stride + column], product);
-      l1[r] += static_cast<double>(__builtin_fabsf(product));
-      l2[r] += static_cast<double>(product) * static_cast<double>(product);
+        product = __builtin_fmaf(rows[r * row_stride + c], weights[c * weight_stride + j], product);
+      l1[r] += __builtin_fabsf(product);
+      l2[r] = __builtin_fmaf(product, product, l2[r]);
+    }
+    l2[r] = __builtin_sqrtf(l2[r]);
+  }
+}
+
+// Lines [line, line + Rows) of the outer products, columns [column, column + Vectors * kWide).
+template <std::size_t Rows, std::size_t Vectors>
+inline void add_lines(const float (&transposed)[Rows][kMomentRows], const float* rows, std::size_t width,
+                      std::size_t line, std::size_t column, double* sums) {
+  Wide block[Rows][Vectors];
+  products(&transposed[0][0], kMomentRows, rows + column, width, kMomentRows, block);
+  for (std::size_t r = 0; r < Rows; ++r) {
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      float lanes[kWide];
+      store(lanes, block[r][v]);
+      double* to = sums + (line + r) * width + column + v * kWide;
+      for (std::size_t i = 0; i < kWide; ++i) to[i] += static_cast<double>(lanes[i]);
     }
   }
+}
+
+template <std::size_t Rows>
+inline void add_lines(const float* rows, std::size_t width, std::size_t line, double* sums) {
+  float transposed[Rows][kMomentRows];
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t c = 0; c < kMomentRows; ++c) transposed[r][c] = rows[c * width + line + r];
+  std::size_t column = line / kColumns * kColumns;
+  for (; column + kColumns <= width; column += kColumns)
+    add_lines<Rows, kVectors>(transposed, rows, width, line, column, sums);
+  for (; column + kWide <= width; column += kWide) add_lines<Rows, 1>(transposed, rows, width, line, column, sums);
+  for (; column < width; ++column) {
+    for (std::size_t r = 0; r < Rows; ++r) {
+      float sum = 0;
+      for (std::size_t c = 0; c < kMomentRows; ++c)
+        sum = __builtin_fmaf(transposed[r][c], rows[c * width + column], sum);
+      sums[(line + r) * width + column] += static_cast<double>(sum);
+    }
+  }
+}
+
+void add_products(const float* rows, std::size_t width, double* sums) {
+  std::size_t line = 0;
+  for (; line + kRows <= width; line += kRows) add_lines<kRows>(rows, width, line, sums);
+  for (; line < width; ++line) add_lines<1>(rows, width, line, sums);
 }
 
 }  // namespace
 
 extern const Loops DEPTHKV_LOOPS;
-const Loops DEPTHKV_LOOPS{softmax_block, add_weighted_rows, projected_sums};
+const Loops DEPTHKV_LOOPS{softmax_block, add_weighted_rows, projected_norms, add_products};
 
 }  // namespace depthkv

@@ -9,6 +9,10 @@ namespace depthkv {
 
 // Keys are padded to a multiple of this.
 constexpr std::size_t kKeyTile = 32;
+// Rows whose running norms stay in the first-level cache.
+constexpr std::size_t kNormRows = 48;
+// Rows whose outer products are added up at once.
+constexpr std::size_t kMomentRows = 64;
 
 // Causal softmax rows of one query head.
 struct SoftmaxBlock {
@@ -35,11 +39,13 @@ struct Loops {
   // rows are added up in float.
   void (*add_weighted_rows)(const float* values, std::size_t stride, const float* weights, std::size_t rows,
                             std::size_t first, std::size_t last, double* sums);
-  // l1[row] += sum, l2[row] += sum of squares over columns of rows [rows][dimensions] times weights
-  // [dimensions][columns], with any strides.
-  void (*projected_sums)(const float* rows, std::size_t row_stride, std::size_t count, const float* weights,
-                         std::size_t weight_stride, std::size_t dimensions, std::size_t columns, double* l1,
-                         double* l2);
+  // l1 [rows], l2 [rows]: norms of rows [rows <= kNormRows][dimensions] times weights [dimensions][columns], with any
+  // strides. Sums of sixteen columns apart, then of these, in float.
+  void (*projected_norms)(const float* rows, std::size_t row_stride, std::size_t count, const float* weights,
+                          std::size_t weight_stride, std::size_t dimensions, std::size_t columns, float* l1, float* l2);
+  // products [width][width] += the sum of x x^T over rows x [kMomentRows][width], in float, from the diagonal on; what
+  // lies before it may be anything.
+  void (*add_products)(const float* rows, std::size_t width, double* products);
 };
 
 const Loops& base_loops();

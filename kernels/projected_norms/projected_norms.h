@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // projected_norms: norms of rows after a projection, without keeping the products. rows [Hkv, R, d], weights [H, d, D];
 // query head h reads rows of head h * Hkv / H. Returns [H, R, 2]: the L1 and the L2 norm of row * weights over the D
-// outputs. The reference sums in double; the CPU multiplies in float and sums norms in double.
+// outputs. The reference sums in double, the CPU in float, sixteen columns apart.
 #pragma once
 #include "depthkv/tensor.h"
 

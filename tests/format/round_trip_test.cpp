@@ -75,7 +75,8 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
 
   const ScratchDirectory scratch;
   const std::set<Channel> channels{Channel::keys, Channel::values, Channel::queries, Channel::value_output_norms};
-  TraceWriter writer(scratch / "x.h5", card, c.segments, c.tokens + 300, {{true}, c.all_queries, c.codec, channels});
+  TraceWriter writer(scratch / "x.h5", card, c.segments, c.tokens + 300,
+                     {.attention = {true}, .all_queries = c.all_queries, .codec = c.codec, .channels = channels});
   for (std::int64_t first = 0; first < c.tokens; first += c.block) {
     const std::int64_t count = std::min(c.block, c.tokens - first);
     const auto rows = [&](const std::vector<float>& all, std::int64_t width) {

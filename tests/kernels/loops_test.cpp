@@ -80,19 +80,40 @@ TEST_F(LoopsTest, SumsHaveTheSameBits) {
   EXPECT_EQ(a.back(), 0.5);
 }
 
-TEST_F(LoopsTest, ProjectedSumsHaveTheSameBits) {
+TEST_F(LoopsTest, ProjectedNormsHaveTheSameBits) {
   constexpr std::size_t kDimensions = 19;
-  for (const std::size_t columns : {1U, 16U, 31U, 32U, 100U}) {
-    const std::vector<float> rows = random_floats(13 * kDimensions, 5);
+  for (const std::size_t columns : {1U, 16U, 31U, 32U, 49U, 100U}) {
+    const std::vector<float> rows = random_floats(kNormRows * kDimensions, 5);
     const std::vector<float> weights = random_floats(kDimensions * columns, 6);
-    std::vector<double> sums[4];
-    for (auto& sum : sums) sum.assign(13, 0.0);
-    base_loops().projected_sums(rows.data(), kDimensions, 13, weights.data(), columns, kDimensions, columns,
-                                sums[0].data(), sums[1].data());
-    other_->projected_sums(rows.data(), kDimensions, 13, weights.data(), columns, kDimensions, columns, sums[2].data(),
-                           sums[3].data());
-    EXPECT_EQ(sums[0], sums[2]) << columns;
-    EXPECT_EQ(sums[1], sums[3]) << columns;
+    for (const std::size_t count : {std::size_t{1}, std::size_t{13}, kNormRows}) {
+      std::vector<float> norms[4];
+      for (auto& norm : norms) norm.assign(count, 0.0F);
+      base_loops().projected_norms(rows.data(), kDimensions, count, weights.data(), columns, kDimensions, columns,
+                                   norms[0].data(), norms[1].data());
+      other_->projected_norms(rows.data(), kDimensions, count, weights.data(), columns, kDimensions, columns,
+                              norms[2].data(), norms[3].data());
+      EXPECT_EQ(norms[0], norms[2]) << columns << ' ' << count;
+      EXPECT_EQ(norms[1], norms[3]) << columns << ' ' << count;
+    }
+  }
+}
+
+TEST_F(LoopsTest, ProductsHaveTheSameBitsAndAreRight) {
+  for (const std::size_t width : {1U, 6U, 16U, 40U, 64U, 80U}) {
+    const std::vector<float> rows = random_floats(kMomentRows * width, 7);
+    std::vector<double> a(width * width, 1.0);
+    std::vector<double> b = a;
+    base_loops().add_products(rows.data(), width, a.data());
+    other_->add_products(rows.data(), width, b.data());
+    for (std::size_t i = 0; i < width; ++i) {
+      for (std::size_t j = i; j < width; ++j) {
+        double exact = 1;
+        for (std::size_t r = 0; r < kMomentRows; ++r)
+          exact += static_cast<double>(rows[r * width + i]) * static_cast<double>(rows[r * width + j]);
+        ASSERT_EQ(a[i * width + j], b[i * width + j]) << width << ' ' << i << ' ' << j;
+        ASSERT_NEAR(a[i * width + j], exact, 1e-4) << width << ' ' << i << ' ' << j;
+      }
+    }
   }
 }
 

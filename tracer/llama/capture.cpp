@@ -39,7 +39,11 @@ void check_shape(const ggml_tensor& node, std::int64_t rows, std::int64_t heads)
 }  // namespace
 
 Capture::Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted)
-    : card_(card), sink_(sink), wanted_(std::move(wanted)), value_stores_(card.layers.size()) {
+    : card_(card),
+      sink_(sink),
+      wanted_(std::move(wanted)),
+      value_stores_(card.layers.size()),
+      workers_(wanted_.threads) {
   wanted_.attention.resize(card.layers.size());
   if (wanted_.unrotated) unrotation_.emplace(wanted_.threads);
 }
@@ -69,6 +73,7 @@ bool Capture::wants(const ggml_tensor& node) {
 }
 
 void Capture::take(ggml_tensor& node) {
+  const UseWorkers use(workers_);
   if (is_attention_softmax(node)) return take_attention(node, layer_of(*product_under(node.src[0])));
   const auto [layer, key_cache, queries] = *attention_inputs(node);
   take_keys(*key_cache, layer);

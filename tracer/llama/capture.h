@@ -8,6 +8,7 @@
 #include "depthkv/model.h"
 #include "tracer/llama/engine.h"
 #include "tracer/llama/rotation.h"
+#include "tracer/llama/workers.h"
 
 namespace depthkv {
 
@@ -21,7 +22,7 @@ class Capture : public Watcher {
     std::vector<bool> attention;  // per layer; empty: none
     bool unrotated = false;       // queries before rotation, too
     bool cached_keys = false;     // all keys so far beside the queries
-    int threads = 0;              // for undoing rotations
+    int threads = 0;              // for what happens between two of the engine's operations
   };
   Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted);
 
@@ -49,6 +50,7 @@ class Capture : public Watcher {
   std::int64_t rows_ = 0;
   std::int64_t width_ = 0;
   std::vector<const ggml_tensor*> value_stores_;  // per layer: the node that writes the value cache
+  EngineWorkers workers_;
   std::optional<Unrotation> unrotation_;
   std::vector<float> block_;
   std::vector<std::byte> scratch_;

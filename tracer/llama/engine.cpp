@@ -96,6 +96,15 @@ void* cpu_function(const char* name) {
   return device == nullptr ? nullptr : ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), name);
 }
 
+BackendHandle cpu_backend(int threads) {
+  BackendHandle backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+  if (!backend) throw Error("the engine has no CPU back end; build llama.cpp with one");
+  if (const auto set_threads =
+          reinterpret_cast<ggml_backend_set_n_threads_t>(cpu_function("ggml_backend_set_n_threads")))
+    set_threads(backend.get(), thread_count(threads));
+  return backend;
+}
+
 void start_engine() {
   static std::once_flag once;
   std::call_once(once, [] {

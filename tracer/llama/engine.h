@@ -29,6 +29,13 @@ int thread_count(int asked);
 // A function that the engine's CPU back end offers by name, or null.
 void* cpu_function(const char* name);
 
+struct BackendDelete {
+  void operator()(ggml_backend_t backend) const { ggml_backend_free(backend); }
+};
+using BackendHandle = std::unique_ptr<ggml_backend, BackendDelete>;
+// The engine's CPU back end, for computing something beside the model. Throws Error if there is none.
+BackendHandle cpu_backend(int threads);
+
 // Starts the engine once per process and sends its log to a buffer.
 void start_engine();
 // ": the engine says ..." with its last error since the previous call, or "".

@@ -144,10 +144,14 @@ Tensor LlamaModel::output_projection(int layer) const {
   const std::int64_t outputs = weights->ne[1];
   const std::int64_t inputs = weights->ne[0];
   Tensor projection(shape.query_heads, shape.head_dim, outputs);
-  for (std::int64_t i = 0; i < inputs; ++i) {
-    const auto column = projection.row(i / shape.head_dim, i % shape.head_dim);
-    for (std::size_t j = 0; j < column.size(); ++j)
-      column[j] = rows[j * static_cast<std::size_t>(inputs) + static_cast<std::size_t>(i)];
+  // Transposed a few rows at a time, so that what is read stays in the cache until all of it has been.
+  constexpr std::int64_t kRows = 16;
+  for (std::int64_t first = 0; first < outputs; first += kRows) {
+    const std::int64_t last = std::min(first + kRows, outputs);
+    for (std::int64_t i = 0; i < inputs; ++i) {
+      float* column = projection.row(i / shape.head_dim, i % shape.head_dim).data();
+      for (std::int64_t j = first; j < last; ++j) column[j] = rows[static_cast<std::size_t>(j * inputs + i)];
+    }
   }
   return projection;
 }

@@ -57,12 +57,7 @@ ggml_tensor* copy_of(ggml_context* context, const ggml_tensor& node) {
 
 }  // namespace
 
-Unrotation::Unrotation(int threads) : backend_(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr)) {
-  if (!backend_) throw Error("the engine has no CPU back end, which undoing rotations needs");
-  if (const auto set_threads =
-          reinterpret_cast<ggml_backend_set_n_threads_t>(cpu_function("ggml_backend_set_n_threads")))
-    set_threads(backend_.get(), thread_count(threads));
-}
+Unrotation::Unrotation(int threads) : backend_(cpu_backend(threads)) {}
 
 std::span<const float> Unrotation::undo(const ggml_tensor& node, std::span<const float> queries) {
   const ggml_tensor& rope = rope_below(node);

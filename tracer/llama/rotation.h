@@ -4,9 +4,10 @@
 #include <ggml-backend.h>
 #include <ggml.h>
 
-#include <memory>
 #include <span>
 #include <vector>
+
+#include "tracer/llama/engine.h"
 
 namespace depthkv {
 
@@ -20,10 +21,7 @@ class Unrotation {
   std::span<const float> undo(const ggml_tensor& node, std::span<const float> queries);
 
  private:
-  struct Free {
-    void operator()(ggml_backend_t backend) const { ggml_backend_free(backend); }
-  };
-  std::unique_ptr<ggml_backend, Free> backend_;
+  BackendHandle backend_;
   std::vector<std::byte> memory_;  // of the engine's context, reused
   std::vector<float> result_;
 };
