@@ -132,6 +132,7 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
                       .all_queries = plan.queries == "all",
                       .engine_softmax = plan.engine_softmax,
                       .codec = codec_named(plan.codec),
+                      .threads = plan.threads,
                       .channels = plan.channels});
   Recorder recorder(writer, model, job.prompt.segments, {plan.channels, matrices, plan.threads});
   const std::vector<bool> rows = wanted(Channel::column_sums) ? std::vector<bool>(matrices.size(), true) : matrices;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <array>
 
 #include <algorithm>
 #include <new>
@@ -122,6 +123,13 @@ std::span<const std::byte> ChunkEncoder::encode(std::span<const std::byte> chunk
   shuffle(chunk, width, impl_->shuffled.data());
   const std::size_t size = impl_->pack();
   return std::span(impl_->packed).first(size);
+}
+
+ChunkEncoder& encoder_of_this_thread(Codec codec) {
+  thread_local std::array<std::unique_ptr<ChunkEncoder>, kCodecs.size()> encoders;
+  auto& encoder = encoders[static_cast<std::size_t>(codec)];
+  if (!encoder) encoder = std::make_unique<ChunkEncoder>(codec);
+  return *encoder;
 }
 
 void decode_chunk(std::span<const Filter> filters, unsigned skipped, std::span<const std::byte> stored,

@@ -36,6 +36,9 @@ class ChunkEncoder {
   std::unique_ptr<Impl> impl_;
 };
 
+// One for each thread and codec, so that any thread may encode.
+ChunkEncoder& encoder_of_this_thread(Codec codec);
+
 // Fills `chunk` from its stored form. `skipped` has a bit set for each filter that was left out. Throws Error that
 // starts with `name` on filters that we don't know and on data that don't give exactly `chunk.size()` bytes.
 void decode_chunk(std::span<const Filter> filters, unsigned skipped, std::span<const std::byte> stored,

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/half.h"
+#include "kernels/parallel.h"
 
 namespace depthkv {
 namespace {
@@ -34,7 +35,10 @@ void ChunkedDataset::grow(const h5::Extent& extent) {
 }
 
 void ChunkedDataset::put(const h5::Extent& start, std::span<const std::byte> values) {
-  const std::span<const std::byte> stored = output_.encoder.encode(values, width_);
+  put_encoded(start, encoder_of_this_thread(output_.codec).encode(values, width_));
+}
+
+void ChunkedDataset::put_encoded(const h5::Extent& start, std::span<const std::byte> stored) {
   const auto held = h5::lock();
   h5::write_chunk(dataset_, start, stored);
 }
@@ -123,12 +127,14 @@ void AttentionStream::append(std::int64_t first, std::span<const View> rows) {
   for (std::int64_t done = 0; done < count;) {
     if (filled_ == 0) start_band();
     const std::int64_t taken = std::min(count - done, static_cast<std::int64_t>(tile_ - filled_));
-    std::size_t head = 0;
-    for (const View& heads : rows) {
-      for (std::int64_t h = 0; h < heads.heads; ++h, ++head)
-        for (std::int64_t r = done; r < done + taken; ++r)
-          store(head, static_cast<std::size_t>(first + r), heads.row(h, r).data());
-    }
+    std::vector<View> heads;
+    for (const View& group : rows)
+      for (std::int64_t h = 0; h < group.heads; ++h) heads.push_back(group.head_range(h, 1));
+    parallel_for(static_cast<std::int64_t>(heads_), output_.threads, [&](std::int64_t head) {
+      for (std::int64_t r = done; r < done + taken; ++r)
+        store(static_cast<std::size_t>(head), static_cast<std::size_t>(first + r),
+              heads[static_cast<std::size_t>(head)].row(0, r).data());
+    });
     done += taken;
     filled_ += static_cast<std::size_t>(taken);
     if (filled_ == tile_) flush();
@@ -142,13 +148,25 @@ void AttentionStream::flush() {
     std::byte* tile = tiles_.memory.get() + i * tile_bytes_;
     std::fill(tile + filled_ * row_bytes, tile + tile_bytes_, std::byte{0});
   }
-  output_.io.submit(std::move(tiles_),
-                    [this, band = band_, rows = filled_](std::span<std::byte> tiles) { put_band(band, rows, tiles); });
+  output_.io.submit(std::move(tiles_), [this, band = band_, rows = filled_, encoded = encode_band()](
+                                           std::span<std::byte> tiles) { put_band(band, rows, tiles, encoded); });
   ++band_;
   filled_ = 0;
 }
 
-void AttentionStream::put_band(std::size_t band, std::size_t rows, std::span<const std::byte> tiles) {
+std::vector<std::vector<std::byte>> AttentionStream::encode_band() const {
+  std::vector<std::vector<std::byte>> encoded(heads_ * (band_ + 1));
+  parallel_for(static_cast<std::int64_t>(encoded.size()), output_.threads, [&](std::int64_t i) {
+    const auto index = static_cast<std::size_t>(i);
+    const std::span<const std::byte> values(tiles_.memory.get() + index * tile_bytes_, tile_bytes_);
+    const auto stored = encoder_of_this_thread(output_.codec).encode(values, sizeof(std::uint16_t));
+    encoded[index].assign(stored.begin(), stored.end());
+  });
+  return encoded;
+}
+
+void AttentionStream::put_band(std::size_t band, std::size_t rows, std::span<const std::byte> tiles,
+                               std::span<const std::vector<std::byte>> encoded) {
   const std::size_t row_bytes = tile_ * sizeof(std::uint16_t);
   dataset_.grow({heads_, band * tile_ + rows, band * tile_ + rows});
   for (std::size_t head = 0; head < heads_; ++head) {
@@ -158,7 +176,7 @@ void AttentionStream::put_band(std::size_t band, std::size_t rows, std::span<con
       for (std::size_t r = 0; columns < tile_ && r < rows; ++r)
         dataset_.checksum().add(values.subspan(r * row_bytes, columns * sizeof(std::uint16_t)));
       if (columns == tile_) dataset_.checksum().add(values.first(rows * row_bytes));
-      dataset_.put({head, band * tile_, column * tile_}, values);
+      dataset_.put_encoded({head, band * tile_, column * tile_}, encoded[head * (band + 1) + column]);
     }
   }
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Datasets in the making: floats come in as the model computes them, whole chunks go out. Rows are converted by the
-// caller, which has to copy them anyway; everything after that happens on the I/O thread (docs/decisions/008).
+// caller, which has to copy them anyway, and matrices are compressed there, too, by several threads; everything else
+// happens on the I/O thread (docs/decisions/008).
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "traces/checksum.h"
 #include "traces/chunk_io.h"
@@ -16,11 +18,11 @@ namespace depthkv {
 
 // What the datasets of one file share.
 struct ChunkOutput {
-  explicit ChunkOutput(Codec kind) : codec(kind), encoder(kind), io(kMostBytesInHand) {}
+  ChunkOutput(Codec kind, int most_threads) : codec(kind), threads(most_threads), io(kMostBytesInHand) {}
 
   static constexpr std::size_t kMostBytesInHand = std::size_t{64} << 20;
   Codec codec;
-  ChunkEncoder encoder;  // used on the I/O thread only
+  int threads;  // 0: one per core
   IoThread io;
 };
 
@@ -35,6 +37,8 @@ class ChunkedDataset {
   // On the I/O thread. The dataset grows to `extent`; `values` is the chunk at `start`, zero outside of it.
   void grow(const h5::Extent& extent);
   void put(const h5::Extent& start, std::span<const std::byte> values);
+  // A chunk that has been encoded.
+  void put_encoded(const h5::Extent& start, std::span<const std::byte> stored);
   Checksum& checksum() { return checksum_; }
 
   // When the I/O thread is idle and nothing more will come.
@@ -87,7 +91,10 @@ class AttentionStream {
   void start_band();
   std::byte* tile(std::size_t head, std::size_t column) const;
   void store(std::size_t head, std::size_t row, const float* values);
-  void put_band(std::size_t band, std::size_t rows, std::span<const std::byte> tiles);
+  // Encoded tiles of the band, in order.
+  std::vector<std::vector<std::byte>> encode_band() const;
+  void put_band(std::size_t band, std::size_t rows, std::span<const std::byte> tiles,
+                std::span<const std::vector<std::byte>> encoded);
 
   ChunkOutput& output_;
   ChunkedDataset dataset_;

@@ -10,9 +10,9 @@
 #include "depthkv/error.h"
 #include "depthkv/ops.h"
 #include "depthkv/trace.h"
+#include "kernels/half.h"
 #include "traces/checksum.h"
 #include "traces/chunk_io.h"
-#include "kernels/half.h"
 #include "traces/layout.h"
 #include "traces/partial.h"
 

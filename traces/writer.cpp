@@ -75,7 +75,7 @@ struct TraceWriter::Impl {
         options(record),
         query_rows(recorded_query_rows(bounds, most, record.all_queries)),
         aside(name, PartialFile::IfBusy::fail),
-        output(record.codec) {
+        output(record.codec, record.threads) {
     const auto held = h5::lock();
     try {
       file = h5::create_file(aside.path());

@@ -165,6 +165,7 @@ struct RecordOptions {
   bool all_queries = false;
   bool engine_softmax = false;  // whether attention is the engine's own, or recomputed from queries and cached keys
   Codec codec = Codec::zstd;
+  int threads = 0;  // that convert and compress matrices; 0: one per core
   std::set<Channel> channels{Channel::keys, Channel::values, Channel::queries};  // that arrive by rows; attention apart
 };
 

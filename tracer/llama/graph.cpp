@@ -104,18 +104,18 @@ std::span<const std::byte> host_bytes(const ggml_tensor& node, std::vector<std::
   return scratch;
 }
 
-std::vector<float> dequantised(const ggml_tensor& tensor, std::vector<std::byte>& scratch) {
-  const std::span<const std::byte> bytes = host_bytes(tensor, scratch);
-  std::vector<float> values(static_cast<std::size_t>(ggml_nelements(&tensor)));
-  if (tensor.type == GGML_TYPE_F32) {
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-    return values;
+void dequantise_rows(const ggml_tensor& tensor, std::span<const std::byte> bytes, std::int64_t first,
+                     std::int64_t count, std::span<float> out) {
+  const std::span<const std::byte> rows =
+      bytes.subspan(static_cast<std::size_t>(first) * tensor.nb[1], static_cast<std::size_t>(count) * tensor.nb[1]);
+  if (tensor.type == GGML_TYPE_F32 && ggml_is_contiguous(&tensor)) {
+    std::memcpy(out.data(), rows.data(), rows.size());
+    return;
   }
   const ggml_to_float_t to_float = ggml_get_type_traits(tensor.type)->to_float;
   if (to_float == nullptr || !ggml_is_contiguous(&tensor))
     throw Error(fmt::format("{} holds {}, which can't be read as numbers", tensor.name, ggml_type_name(tensor.type)));
-  to_float(bytes.data(), values.data(), ggml_nelements(&tensor));
-  return values;
+  to_float(rows.data(), out.data(), count * tensor.ne[0]);
 }
 
 }  // namespace depthkv

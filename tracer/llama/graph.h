@@ -49,8 +49,9 @@ SoftmaxFacts softmax_facts(const ggml_tensor& softmax);
 
 // A node's bytes: its own memory if that is host memory, else copied to `scratch`.
 std::span<const std::byte> host_bytes(const ggml_tensor& node, std::vector<std::byte>& scratch);
-// A tensor's values as floats, whatever its type.
-std::vector<float> dequantised(const ggml_tensor& tensor, std::vector<std::byte>& scratch);
+// Rows of a tensor's values as floats, whatever its type, from the tensor's bytes.
+void dequantise_rows(const ggml_tensor& tensor, std::span<const std::byte> bytes, std::int64_t first,
+                     std::int64_t count, std::span<float> out);
 bool in_host_memory(const ggml_tensor& node);
 
 }  // namespace depthkv

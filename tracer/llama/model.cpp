@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "depthkv/error.h"
+#include "kernels/parallel.h"
 #include "tracer/llama/capture.h"
 #include "tracer/llama/card.h"
 #include "tracer/llama/graph.h"
@@ -140,19 +141,22 @@ Tensor LlamaModel::output_projection(int layer) const {
     throw Error(fmt::format("{} shows no output projection in layer {}; record it without value_output_norms",
                             card_.name, layer));
   std::vector<std::byte> scratch;
-  const std::vector<float> rows = dequantised(*weights, scratch);  // [D, query heads * d]
+  const std::span<const std::byte> bytes = host_bytes(*weights, scratch);  // [D, query heads * d]
   const std::int64_t outputs = weights->ne[1];
   const std::int64_t inputs = weights->ne[0];
   Tensor projection(shape.query_heads, shape.head_dim, outputs);
   // Transposed a few rows at a time, so that what is read stays in the cache until all of it has been.
   constexpr std::int64_t kRows = 16;
-  for (std::int64_t first = 0; first < outputs; first += kRows) {
-    const std::int64_t last = std::min(first + kRows, outputs);
+  parallel_for((outputs + kRows - 1) / kRows, options_.threads, [&](std::int64_t block) {
+    const std::int64_t first = block * kRows;
+    const std::int64_t count = std::min(kRows, outputs - first);
+    std::vector<float> rows(static_cast<std::size_t>(count * inputs));
+    dequantise_rows(*weights, bytes, first, count, rows);
     for (std::int64_t i = 0; i < inputs; ++i) {
-      float* column = projection.row(i / shape.head_dim, i % shape.head_dim).data();
-      for (std::int64_t j = first; j < last; ++j) column[j] = rows[static_cast<std::size_t>(j * inputs + i)];
+      float* column = projection.row(i / shape.head_dim, i % shape.head_dim).data() + first;
+      for (std::int64_t j = 0; j < count; ++j) column[j] = rows[static_cast<std::size_t>(j * inputs + i)];
     }
-  }
+  });
   return projection;
 }
 
