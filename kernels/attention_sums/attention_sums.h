@@ -21,4 +21,18 @@ void attention_sums(const View& queries, const HalfRows& keys, std::int64_t firs
                     std::span<double> sums);
 }
 
+namespace cuda {
+// What lies in device memory: views of the engine's own buffers, as its callback shows them.
+struct DeviceAttention {
+  View queries;   // [H, R, d]
+  HalfRows keys;  // [T, Hkv, d]
+  std::int64_t first = 0;
+};
+// normalisers [H, R] is scratch, sums [H][T] is added to; both in device memory. Asynchronous on `stream`, a
+// cudaStream_t; nothing is copied and nothing allocated, so that it may run between two of the engine's operations.
+// Exponentials in float, sums in double in rising order of rows: the same bits from run to run. Throws Error if a
+// launch fails.
+void attention_sums(const DeviceAttention& in, SoftmaxSpec spec, float* normalisers, double* sums, void* stream);
+}  // namespace cuda
+
 }  // namespace depthkv
