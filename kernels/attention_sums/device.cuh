@@ -6,6 +6,12 @@
 #include <cmath>
 #include <cstring>
 
+#ifdef __CUDACC__
+#define DEPTHKV_UNROLL _Pragma("unroll")
+#else
+#define DEPTHKV_UNROLL
+#endif
+
 namespace depthkv::cuda {
 
 // Strides are in elements.
@@ -57,7 +63,7 @@ __global__ void row_normalisers_kernel(AttentionBlock block, float* normalisers)
   const int head = static_cast<int>(blockIdx.y);
   const float* from = block.queries + row * block.query_row_stride + head * block.query_head_stride;
   float query[kDimensions];
-#pragma unroll
+  DEPTHKV_UNROLL
   for (int c = 0; c < kDimensions; ++c) query[c] = from[c];
   const long long position = block.first + row;
   const unsigned short* keys = block.keys + head / block.group * block.key_head_stride;
@@ -66,7 +72,7 @@ __global__ void row_normalisers_kernel(AttentionBlock block, float* normalisers)
   for (long long j = first_seen_by(block, position); j <= position; ++j) {
     const unsigned short* key = keys + j * block.key_row_stride;
     float product = 0;
-#pragma unroll
+    DEPTHKV_UNROLL
     for (int c = 0; c < kDimensions; ++c) product += query[c] * float_of_half(key[c]);
     const float logit = logit_of(block, product);
     if (logit > top) {
@@ -87,7 +93,7 @@ __global__ void key_sums_kernel(AttentionBlock block, const float* normalisers, 
   const int head = static_cast<int>(blockIdx.y);
   const unsigned short* from = block.keys + j * block.key_row_stride + head / block.group * block.key_head_stride;
   float key[kDimensions];
-#pragma unroll
+  DEPTHKV_UNROLL
   for (int c = 0; c < kDimensions; ++c) key[c] = float_of_half(from[c]);
   double sum = 0;
   const int begin = j > block.first ? static_cast<int>(j - block.first) : 0;
@@ -95,7 +101,7 @@ __global__ void key_sums_kernel(AttentionBlock block, const float* normalisers, 
     if (j < first_seen_by(block, block.first + row)) break;
     const float* query = block.queries + row * block.query_row_stride + head * block.query_head_stride;
     float product = 0;
-#pragma unroll
+    DEPTHKV_UNROLL
     for (int c = 0; c < kDimensions; ++c) product += query[c] * key[c];
     sum += static_cast<double>(
         expf(logit_of(block, product) - normalisers[static_cast<long long>(head) * block.rows + row]));

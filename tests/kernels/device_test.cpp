@@ -18,10 +18,7 @@ Index blockIdx, blockDim, threadIdx;  // NOLINT: CUDA's names
 
 #define __global__
 #define __device__
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunknown-pragmas"
 #include "kernels/attention_sums/device.cuh"
-#pragma GCC diagnostic pop
 #undef __global__
 #undef __device__
 
