@@ -28,6 +28,7 @@ double trace_bytes(const ModelCard& card, const TracePlan& plan, const Segments&
   const std::vector<bool> attention = parse_layers(plan.attention, static_cast<int>(card.layers.size()));
   const auto rows = static_cast<double>(recorded_query_rows(segments, tokens, plan.queries == "all").size());
   const auto t = static_cast<double>(tokens);
+  const auto width = static_cast<double>(card.embedding);
   double bytes = 0;
   for (std::size_t l = 0; l < card.layers.size(); ++l) {
     const LayerShape& layer = card.layers[l];
@@ -41,13 +42,26 @@ double trace_bytes(const ModelCard& card, const TracePlan& plan, const Segments&
     add(Channel::query_mean, 8.0 * heads * d);
     add(Channel::query_second_moment, 8.0 * heads * d * d);
     add(Channel::value_output_norms, 8.0 * heads * t);
+    add(Channel::hidden_mean, 4.0 * kStages.size() * width);
+    add(Channel::hidden_unit_mean, 4.0 * kStages.size() * width);
+    add(Channel::hidden_scalars, 4.0 * kStages.size() * kHiddenScalars.size());
+    add(Channel::attention_cosines, 8.0 * static_cast<double>(segments.prompt_end));
     if (attention[l]) bytes += heads * t * t;
   }
   return bytes;
 }
 
-void describe_trace(const Model& model, const TracePlan& plan, const std::vector<TaskSample>& samples) {
+// Of the set, once.
+double weight_bytes(const ModelCard& card, const TracePlan& plan) {
   double bytes = 0;
+  if (!plan.channels.contains(Channel::output_projection)) return bytes;
+  for (const LayerShape& layer : card.layers)
+    bytes += 2.0 * layer.query_heads * layer.head_dim * static_cast<double>(card.embedding);
+  return bytes;
+}
+
+void describe_trace(const Model& model, const TracePlan& plan, const std::vector<TaskSample>& samples) {
+  double bytes = weight_bytes(model.card(), plan);
   std::int64_t tokens = 0;
   std::int64_t truncated = 0;
   for (const TaskSample& sample : samples) {
