@@ -34,6 +34,10 @@ void expect_equal_layers(const Trace& a, const Trace& b) {
     EXPECT_TRUE(equal(a.queries(layer), b.queries(layer)));
     for (const Cut cut : {Cut::context, Cut::prompt})
       EXPECT_TRUE(equal(a.column_sums(layer, cut), b.column_sums(layer, cut)));
+    EXPECT_TRUE(equal(a.hidden_mean(layer), b.hidden_mean(layer)));
+    EXPECT_TRUE(equal(a.hidden_unit_mean(layer), b.hidden_unit_mean(layer)));
+    EXPECT_TRUE(equal(a.hidden_scalars(layer), b.hidden_scalars(layer)));
+    EXPECT_TRUE(equal(a.attention_cosines(layer), b.attention_cosines(layer)));
     EXPECT_TRUE(equal(a.attention(layer, {0, a.sample().size()}), b.attention(layer, {0, b.sample().size()})));
   }
 }
@@ -72,12 +76,14 @@ INSTANTIATE_TEST_SUITE_P(Format, H5pyWrites,
 TEST_P(H5pyWrites, ASampleThatReadsLikeOurs) {
   SyntheticTrace options;
   options.attention = true;
+  options.hidden = true;
   compare(options);
 }
 
 TEST_P(H5pyWrites, EmptyListsAndTexts) {
   SyntheticTrace options;
   options.attention = true;
+  options.hidden = true;
   options.evidence = false;
   options.answers = {};
   compare(options);

@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
     TinyModel model;
     TracePlan plan;
     plan.tasks = {{argv[1]}};
-    plan.attention = "all";
+    apply_preset(Preset::full, plan);
     const TraceSummary done = record_traces(model, plan, argv[2], [](auto&&...) {});
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
