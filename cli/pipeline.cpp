@@ -3,12 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "cli/console.h"
 #include "depthkv/error.h"
 #include "replay/csv.h"
 #include "tracer/jobs.h"
+#include "tracer/state_recorder.h"
 
 namespace depthkv {
 namespace {
@@ -64,14 +66,19 @@ void describe_trace(const Model& model, const TracePlan& plan, const std::vector
   double bytes = weight_bytes(model.card(), plan);
   std::int64_t tokens = 0;
   std::int64_t truncated = 0;
+  std::int64_t waiting = 0;
   for (const TaskSample& sample : samples) {
     const TraceJob job = make_job(model, plan, sample);
     tokens += job.capacity();
     bytes += trace_bytes(model.card(), plan, job.prompt.segments, job.capacity());
+    waiting = std::max(waiting, waiting_bytes(plan.channels, model.card(), job.prompt.segments.prompt_end));
     truncated += job.prompt.truncated > 0 ? 1 : 0;
   }
   fmt::print("trace   {} samples ({} truncated), at most {} tokens, at most {} of traces (codec {})\n", samples.size(),
              truncated, tokens, size_text(bytes), plan.codec);
+  if (waiting > 0)
+    fmt::print("        hidden states wait in the output folder until their sample is finished: at most {}\n",
+               size_text(static_cast<double>(waiting)));
 }
 
 }  // namespace

@@ -38,9 +38,16 @@ bool is_of_states(Channel channel) {
          channel == Channel::hidden_scalars || channel == Channel::attention_cosines;
 }
 
+std::int64_t waiting_bytes(const std::set<Channel>& channels, const ModelCard& model, std::int64_t prompt_end) {
+  const bool reduced = std::ranges::any_of(
+      channels, [](Channel channel) { return is_of_states(channel) && channel != Channel::attention_cosines; });
+  const auto rows = static_cast<std::int64_t>(model.layers.size()) * kStageCount * prompt_end;
+  return reduced ? rows * model.embedding * static_cast<std::int64_t>(sizeof(float)) : 0;
+}
+
 StateRecorder::StateRecorder(TraceWriter& writer, const ModelCard& model, std::int64_t prompt_end, Options options)
     : writer_(writer), model_(model), prompt_end_(prompt_end), options_(std::move(options)) {
-  if (records(Channel::hidden_mean) || records(Channel::hidden_unit_mean) || records(Channel::hidden_scalars))
+  if (waiting_bytes(options_.channels, model, prompt_end) > 0)
     spool_ = std::make_unique<StateSpool>(options_.folder, prompt_end, model.embedding);
   if (records(Channel::attention_cosines))
     cosines_.assign(model.layers.size(), std::vector<float>(to_size(prompt_end * 2)));

@@ -11,15 +11,18 @@
 
 namespace depthkv {
 
-// The channels that are made of hidden states. All but hidden_mean and attention_cosines need every row twice, so rows
-// wait on disk until the last has come; memory holds one (layer, stage) per thread.
+// The channels that are made of hidden states. All but attention_cosines are made of all rows at once, so rows wait on
+// disk until the last has come; memory holds one (layer, stage) per thread.
 bool is_of_states(Channel channel);
+
+// What waits on disk while a sample is recorded; 0 where no channel needs it.
+std::int64_t waiting_bytes(const std::set<Channel>& channels, const ModelCard& model, std::int64_t prompt_end);
 
 class StateRecorder {
  public:
   struct Options {
     std::set<Channel> channels;    // others are ignored
-    std::filesystem::path folder;  // where rows wait: 16 bytes * layers * prompt tokens * D
+    std::filesystem::path folder;  // where rows wait
     int threads = 0;               // 0: one per core; the results are the same
   };
   StateRecorder(TraceWriter& writer, const ModelCard& model, std::int64_t prompt_end, Options options);
