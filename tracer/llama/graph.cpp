@@ -77,17 +77,21 @@ std::optional<LayerWeights> applied_weights(const ggml_tensor& node) {
   if (node.op != GGML_OP_MUL_MAT && node.op != GGML_OP_MUL_MAT_ID) return std::nullopt;
   const std::string_view name = node.src[0]->name;
   const std::size_t dot = name.find('.', kLayer.size());
-  if (!is_leaf(node.src[0]) || dot == std::string_view::npos) return std::nullopt;
+  if (!is_weight(node.src[0]) || dot == std::string_view::npos) return std::nullopt;
   const auto layer = layer_in_name(name.substr(0, dot), kLayer, "");
   if (!layer) return std::nullopt;
   return LayerWeights{*layer, name.substr(dot + 1)};
 }
 
-bool is_leaf(const ggml_tensor* tensor) { return tensor != nullptr && tensor->op == GGML_OP_NONE; }
+bool is_weight(const ggml_tensor* tensor) {
+  if (tensor == nullptr || tensor->op != GGML_OP_NONE) return false;
+  const std::string_view name = tensor->name;
+  return name.ends_with(".weight") || name.ends_with(".bias") || name.ends_with(".scale");
+}
 
 const ggml_tensor* under_norm(const ggml_tensor* node) {
   const ggml_tensor* at = node;
-  while ((at->op == GGML_OP_MUL || at->op == GGML_OP_ADD) && is_leaf(at->src[1])) at = at->src[0];
+  while ((at->op == GGML_OP_MUL || at->op == GGML_OP_ADD) && is_weight(at->src[1])) at = at->src[0];
   return at->op == GGML_OP_RMS_NORM || at->op == GGML_OP_NORM ? at->src[0] : node;
 }
 

@@ -39,8 +39,8 @@ std::optional<LayerWeights> applied_weights(const ggml_tensor& node);
 // What lies under a norm and the weights and biases that follow on it; the node itself where it isn't the end of a
 // norm.
 const ggml_tensor* under_norm(const ggml_tensor* node);
-// A weight or input of the graph, not computed by it.
-bool is_leaf(const ggml_tensor* tensor);
+// By its name, as in the file. Other tensors without inputs may be copies of nodes that another device computed.
+bool is_weight(const ggml_tensor* tensor);
 
 // What the softmax's parameters and the nodes before it say.
 struct SoftmaxFacts {

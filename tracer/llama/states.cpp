@@ -19,7 +19,8 @@ bool shows(const ggml_tensor* node, const ggml_tensor* source) {
 }
 
 bool is_output_norm(const ggml_tensor& node) {
-  return node.op == GGML_OP_MUL && is_leaf(node.src[1]) && std::string_view(node.src[1]->name) == "output_norm.weight";
+  return node.op == GGML_OP_MUL && is_weight(node.src[1]) &&
+         std::string_view(node.src[1]->name) == "output_norm.weight";
 }
 
 std::string describe(const ggml_tensor* node) {
@@ -97,7 +98,7 @@ bool States::continues(const ggml_tensor& node, const Part& part, bool norms) co
   switch (node.op) {
     case GGML_OP_ADD:
     case GGML_OP_MUL:
-      return is_leaf(node.src[1]);
+      return is_weight(node.src[1]);
     case GGML_OP_SCALE:
     case GGML_OP_GET_ROWS:
       return true;
@@ -107,7 +108,7 @@ bool States::continues(const ggml_tensor& node, const Part& part, bool norms) co
 }
 
 bool States::adds(const ggml_tensor& node, const ggml_tensor* one) const {
-  return node.op == GGML_OP_ADD && reads(node, one) && !is_leaf(node.src[1]);
+  return node.op == GGML_OP_ADD && reads(node, one) && !is_weight(node.src[1]);
 }
 
 void States::take(ggml_tensor& node) {
