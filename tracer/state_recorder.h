@@ -12,7 +12,7 @@
 namespace depthkv {
 
 // The channels that are made of hidden states. All but attention_cosines are made of all rows at once, so rows wait on
-// disk until the last has come; memory holds one (layer, stage) per thread.
+// disk until the last has come; memory holds one (layer, stage) per thread (docs/decisions/009).
 bool is_of_states(Channel channel);
 
 // What waits on disk while a sample is recorded; 0 where no channel needs it.

@@ -91,5 +91,32 @@ TEST_P(H5pyWrites, EmptyListsAndTexts) {
   compare(options);
 }
 
+constexpr const char* kCopyWeights = R"(
+import h5py, sys
+with h5py.File(sys.argv[1]) as source, h5py.File(sys.argv[2], "w") as target:
+    for name, value in source.attrs.items():
+        target.attrs[name] = value.decode() if isinstance(value, bytes) else value
+    source.copy("model", target)
+    for layer in source["layers"]:
+        name = f"layers/{layer}/output_projection"
+        target.create_dataset(name, data=source[name][()], compression="gzip")
+)";
+
+TEST(H5pyWritesWeights, ThatReadLikeOurs) {
+  const char* python = std::getenv("DEPTHKV_PYTHON");
+  ASSERT_NE(python, nullptr) << "DEPTHKV_PYTHON names a Python with h5py; scripts/env.sh sets it";
+  const ScratchDirectory scratch;
+  const SyntheticTrace options;
+  write_synthetic_weights(scratch / "ours", options);
+  std::filesystem::create_directories(scratch / "theirs");
+  const CommandResult result = run_command(
+      {python, "-c", kCopyWeights, (scratch / "ours/weights.h5").string(), (scratch / "theirs/weights.h5").string()});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const TraceWeights theirs = TraceWeights::open(scratch / "theirs");
+  EXPECT_EQ(theirs.model(), synthetic_card(options));
+  for (int layer = 0; layer < options.layers; ++layer)
+    EXPECT_TRUE(equal(theirs.output_projection(layer), synthetic_projection(options, layer)));
+}
+
 }  // namespace
 }  // namespace depthkv
