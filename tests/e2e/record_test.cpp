@@ -126,16 +126,14 @@ std::map<std::pair<int, Stage>, std::vector<float>> states_of(Model& model, cons
   const Sample& sample = trace.sample();
   const auto end = static_cast<std::size_t>(sample.segments.prompt_end);
   const std::span<const Token> tokens = sample.tokens;
-  model.record({tokens.first(end),
-                tokens.subspan(end),
-                0,
-                {},
-                false,
-                [&](const StateBlock& block) {
-                  auto& rows = states[{block.layer, block.stage}];
-                  rows.insert(rows.end(), block.data.begin(), block.data.end());
-                }},
-               [](const LayerBlock&) {});
+  Model::RecordRequest request;
+  request.prompt = tokens.first(end);
+  request.answer = tokens.subspan(end);
+  request.states = [&](const StateBlock& block) {
+    auto& rows = states[{block.layer, block.stage}];
+    rows.insert(rows.end(), block.data.begin(), block.data.end());
+  };
+  model.record(request, [](const LayerBlock&) {});
   return states;
 }
 

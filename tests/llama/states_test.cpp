@@ -32,14 +32,17 @@ SeenStates record_states(
     bool attention = false) {
   SeenStates seen;
   const auto width = static_cast<std::size_t>(model.card().embedding);
-  const StateSink states = [&](const StateBlock& block) {
+  Model::RecordRequest request;
+  request.prompt = prompt;
+  request.max_new = max_new;
+  request.attention.assign(model.card().layers.size(), attention);
+  request.states = [&](const StateBlock& block) {
     Rows& rows = seen.states[{block.layer, block.stage}];
     EXPECT_EQ(static_cast<std::size_t>(block.first) * width, rows.size()) << block.layer << to_string(block.stage);
     EXPECT_EQ(static_cast<std::size_t>(block.rows) * width, block.data.size());
     rows.insert(rows.end(), block.data.begin(), block.data.end());
   };
-  const std::vector<bool> layers(model.card().layers.size(), attention);
-  seen.answer = model.record({prompt, {}, max_new, layers, false, states}, sink);
+  seen.answer = model.record(request, sink);
   EXPECT_EQ(seen.states.size(), 1 + model.card().layers.size() * kStages.size());
   for (const auto& [key, rows] : seen.states) EXPECT_EQ(rows.size(), prompt.size() * width);
   return seen;
@@ -192,8 +195,11 @@ TEST(States, AnArchitectureWithoutTheStagesIsRefusedByName) {
   const auto model = open_llama_model({.model = folder / "m.gguf", .threads = 1});
   const auto prompt = random_tokens(5, model->card(), 1);
   EXPECT_EQ(record_all(*model, prompt, {}, 2, {}).answer.size(), 2U);
+  Model::RecordRequest request;
+  request.prompt = prompt;
+  request.states = [](const StateBlock&) {};
   try {
-    model->record({prompt, {}, 0, {}, false, [](const StateBlock&) {}}, [](const LayerBlock&) {});
+    model->record(request, [](const LayerBlock&) {});
     FAIL() << "states of parallel layers";
   } catch (const InputError& error) {
     EXPECT_THAT(error.what(), testing::AllOf(testing::HasSubstr("command-r"), testing::HasSubstr("the FFN reads"),
