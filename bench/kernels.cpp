@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Google Benchmark of every op, on the shapes that models have. depthkv_bench --benchmark_filter=rank
+// Google Benchmark of every op, on the shapes that models have, and of what hidden states are reduced to.
+// depthkv_bench --benchmark_filter=rank
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <numeric>
+#include <random>
 
 #include "kernels/cases.h"
+#include "tracer/state_metrics.h"
 
 namespace depthkv {
 namespace {
@@ -57,6 +61,20 @@ void accumulate_losses(benchmark::State& state, const KernelCase& c) {
   state.SetItemsProcessed(state.iterations() * c.group * c.rows * c.tokens);
 }
 
+// One stage of one layer, with its spectrum: [tokens, dimensions].
+void state_summary(benchmark::State& state) {
+  const std::int64_t rows = state.range(0);
+  const std::int64_t width = state.range(1);
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> states(static_cast<std::size_t>(rows * width));
+  for (float& x : states) x = normal(random);
+  const ReadStates read = [&](std::int64_t first, std::span<float> out) {
+    std::copy_n(states.begin() + first * width, out.size(), out.begin());
+  };
+  for (auto _ : state) benchmark::DoNotOptimize(summarise_states(read, rows, width, true));
+}
+
 constexpr std::pair<const char*, void (*)(benchmark::State&, const KernelCase&)> kOps[] = {
     {"attention_rows", attention_rows},
     {"column_sums", column_sums},
@@ -76,6 +94,9 @@ int main(int argc, char** argv) {
       })->Unit(benchmark::kMicrosecond);
     }
   }
+  benchmark::RegisterBenchmark("state_summary", depthkv::state_summary)
+      ->Unit(benchmark::kMillisecond)
+      ->ArgsProduct({{1000, 4000}, {576, 2048, 4096}});
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();

@@ -105,10 +105,10 @@ void print_samples(const std::vector<SampleRow>& rows) {
 
 // `layers`: of all samples together, which is what a channel could be there for.
 void print_channels(const Totals& totals, std::size_t layers) {
-  fmt::print("\n{:<12} {:>9} {:>11} {:>11} {:>7}  {}\n", "channel", "layers", "values, MiB", "stored, MiB", "ratio",
+  fmt::print("\n{:<20} {:>9} {:>11} {:>11} {:>7}  {}\n", "channel", "layers", "values, MiB", "stored, MiB", "ratio",
              "codec");
   for (const auto& [channel, total] : totals) {
-    fmt::print("{:<12} {:>9} {:>11.2f} {:>11.2f} {:>7.2f}  {}\n", to_string(channel),
+    fmt::print("{:<20} {:>9} {:>11.2f} {:>11.2f} {:>7.2f}  {}\n", to_string(channel),
                fmt::format("{}/{}", total.layers, layers), mebibytes(total.bytes), mebibytes(total.stored),
                static_cast<double>(total.bytes) / static_cast<double>(std::max<std::int64_t>(1, total.stored)),
                fmt::join(total.codecs, ", "));

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "cli/console.h"
@@ -30,6 +31,9 @@ void describe_trace(Model& model, const TracePlan& plan) {
   fmt::print("        predicted: {} in all, {} for {} ({} tokens); measured: {:.0f} tokens/s on {} tokens\n",
              duration_text(most.seconds), duration_text(most.slowest_seconds), most.slowest, most.slowest_tokens,
              most.tokens_per_second, most.measured_tokens);
+  if (most.waiting_bytes > 0)
+    fmt::print("        hidden states wait in the output folder until their sample is finished: at most {}\n",
+               size_text(most.waiting_bytes));
 }
 
 }  // namespace

@@ -112,12 +112,15 @@ TracePlan read_trace(const YAML::Node& node, const YamlSource& source) {
   section.take("max_prompt", plan.max_prompt, 0, kMany);
   plan.truncate = static_cast<Truncate>(section.take_choice("truncate", {"error", "middle", "end"}, 0));
   section.take("max_new", plan.max_new, 1, kMany);
-  // A YAML list of layers is what "0,3,7" says on the command line.
+  std::vector<std::string> presets;
+  for (const Preset preset : kPresets) presets.emplace_back(to_string(preset));
+  apply_preset(kPresets[section.take_choice("preset", presets, 0)], plan);  // and the keys below win over it
   if (section.has("channels")) {
     std::vector<std::string> names;
     for (const YAML::Node& item : section.items("channels")) names.push_back(item.IsScalar() ? item.Scalar() : "?");
     plan.channels = parse_channels(names, section.where("channels"));
   }
+  // A YAML list of layers is what "0,3,7" says on the command line.
   if (section.has("attention") && section.node("attention").IsSequence()) {
     plan.attention.clear();
     for (const YAML::Node& item : section.items("attention")) {
@@ -129,7 +132,7 @@ TracePlan read_trace(const YAML::Node& node, const YamlSource& source) {
   const std::vector<std::string> queries{"rows", "all"};
   plan.engine_softmax = section.take_choice("softmax", {"recomputed", "engine"}, 0) == 1;
   const std::vector<std::string> codecs{"zstd", "deflate", "none"};
-  plan.queries = queries[section.take_choice("queries", queries, 0)];
+  plan.queries = queries[section.take_choice("queries", queries, plan.queries == "all" ? 1 : 0)];
   plan.codec = codecs[section.take_choice("codec", codecs, 0)];
   section.done();
   if (plan.tasks.empty())

@@ -70,7 +70,8 @@ void add_trace_command(CLI::App& app, Action& action) {
   const auto given = std::make_shared<Given>();
   CLI::App* command = add_command(app, "trace", "Record what a model does on task samples",
                                   "  depthkv trace --model model.gguf --tasks needle.jsonl --limit 4 --out traces\n"
-                                  "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec none --out traces");
+                                  "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec none --out traces\n"
+                                  "  depthkv trace --tasks needle.jsonl --preset study --dry-run --out traces");
   add_plan_flags(*command, given->overrides, {"model", "threads", "trace."});
   command->add_option("--out", given->out, "folder of the trace set; run again to go on after an interruption")
       ->required();

@@ -9,6 +9,7 @@
 
 #include "depthkv/error.h"
 #include "tracer/jobs.h"
+#include "tracer/state_recorder.h"
 
 namespace depthkv {
 namespace {
@@ -22,6 +23,7 @@ double trace_bytes(const ModelCard& card, const TracePlan& plan, const Segments&
   const std::vector<bool> attention = parse_layers(plan.attention, static_cast<int>(card.layers.size()));
   const auto rows = static_cast<double>(recorded_query_rows(segments, tokens, plan.queries == "all").size());
   const auto t = static_cast<double>(tokens);
+  const auto width = static_cast<double>(card.embedding);
   double bytes = 0;
   for (std::size_t l = 0; l < card.layers.size(); ++l) {
     const LayerShape& layer = card.layers[l];
@@ -35,8 +37,21 @@ double trace_bytes(const ModelCard& card, const TracePlan& plan, const Segments&
     add(Channel::query_mean, 8.0 * heads * d);
     add(Channel::query_second_moment, 8.0 * heads * d * d);
     add(Channel::value_output_norms, 8.0 * heads * t);
+    add(Channel::hidden_mean, 4.0 * kStages.size() * width);
+    add(Channel::hidden_unit_mean, 4.0 * kStages.size() * width);
+    add(Channel::hidden_scalars, 4.0 * kStages.size() * kHiddenScalars.size());
+    add(Channel::attention_cosines, 8.0 * static_cast<double>(segments.prompt_end));
     if (attention[l]) bytes += heads * t * t;
   }
+  return bytes;
+}
+
+// Of the set, once.
+double weight_bytes(const ModelCard& card, const TracePlan& plan) {
+  double bytes = 0;
+  if (!plan.channels.contains(Channel::output_projection)) return bytes;
+  for (const LayerShape& layer : card.layers)
+    bytes += 2.0 * layer.query_heads * layer.head_dim * static_cast<double>(card.embedding);
   return bytes;
 }
 
@@ -110,12 +125,16 @@ struct JobSize {
 // Adds up the sizes of all jobs. Only the job with the longest prompt is kept whole.
 std::vector<JobSize> add_sizes(const Model& model, const TracePlan& plan, TraceEstimate& estimate, TraceJob& longest) {
   std::vector<JobSize> sizes;
+  estimate.bytes = weight_bytes(model.card(), plan);
   for (const TaskSample& sample : read_samples(plan)) {
     TraceJob job = make_job(model, plan, sample);
     sizes.push_back({sample.id, job.capacity(), job.answer.empty() ? job.max_new : 0});
     ++estimate.samples;
     estimate.truncated += job.prompt.truncated > 0 ? 1 : 0;
     estimate.tokens += job.capacity();
+    const auto waiting =
+        static_cast<double>(waiting_bytes(plan.channels, model.card(), job.prompt.segments.prompt_end));
+    estimate.waiting_bytes = std::max(estimate.waiting_bytes, waiting);
     estimate.bytes += trace_bytes(model.card(), plan, job.prompt.segments, job.capacity());
     if (job.prompt.tokens.size() > longest.prompt.tokens.size()) longest = std::move(job);
   }

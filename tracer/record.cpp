@@ -14,6 +14,7 @@
 #include "depthkv/error.h"
 #include "tracer/jobs.h"
 #include "tracer/recorder.h"
+#include "tracer/state_recorder.h"
 #include "traces/partial.h"
 
 namespace depthkv {
@@ -135,30 +136,27 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
                       .threads = plan.threads,
                       .channels = plan.channels});
   Recorder recorder(writer, model, job.prompt.segments, {plan.channels, matrices, plan.threads});
+  StateRecorder states(writer, model.card(), job.prompt.segments.prompt_end,
+                       {plan.channels, file.parent_path(), plan.threads});
   const std::vector<bool> rows = wanted(Channel::column_sums) ? std::vector<bool>(matrices.size(), true) : matrices;
   const bool any_rows = std::ranges::find(rows, true) != rows.end();
-  const Model::RecordRequest request{
-      .prompt = job.prompt.tokens,
-      .answer = job.answer,
-      .max_new = job.max_new,
-      .attention = plan.engine_softmax ? rows : std::vector<bool>(),
-      .unrotated_queries = wanted(Channel::query_mean) || wanted(Channel::query_second_moment),
-      .cached_keys = any_rows && !plan.engine_softmax};
+  Model::RecordRequest request{.prompt = job.prompt.tokens,
+                               .answer = job.answer,
+                               .max_new = job.max_new,
+                               .attention = plan.engine_softmax ? rows : std::vector<bool>(),
+                               .unrotated_queries = wanted(Channel::query_mean) || wanted(Channel::query_second_moment),
+                               .cached_keys = any_rows && !plan.engine_softmax};
+  if (states.wanted()) request.states = [&](const StateBlock& block) { states.take(block); };
   const std::vector<Token> answer = model.record(request, [&](const LayerBlock& block) { recorder.take(block); });
   recorder.finish();
+  states.finish();
   const Sample sample = describe(model, job, answer);
   writer.finish(sample);
   return sample.size();
 }
 
-std::set<Channel> sweep_channels() {
-  std::set<Channel> channels(kChannels.begin(), kChannels.end());
-  channels.erase(Channel::attention);
-  return channels;
-}
-
 std::set<Channel> parse_channels(const std::vector<std::string>& names, const std::string& where) {
-  const std::set<Channel> all = sweep_channels();
+  const std::set<Channel> all = preset_channels(Preset::full);
   std::set<Channel> channels;
   for (const std::string& name : names) {
     const auto found = std::ranges::find(all, name, [](Channel channel) { return to_string(channel); });
@@ -201,6 +199,8 @@ TraceSummary record_traces(Model& model, const TracePlan& plan, const std::files
   claim_folder(out, plan_json(model, plan));
 
   remove_stale_partials(out);
+  if (plan.channels.contains(Channel::output_projection))
+    write_trace_weights(out, model.card(), [&](int layer) { return model.output_projection(layer); });
 
   TraceSummary summary;
   const auto started = std::chrono::steady_clock::now();

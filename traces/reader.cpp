@@ -8,114 +8,10 @@
 #include "depthkv/error.h"
 #include "depthkv/trace.h"
 #include "kernels/half.h"
+#include "traces/describe.h"
 #include "traces/layout.h"
 
 namespace depthkv {
-namespace {
-
-// Bounds on what a file may claim, so that a damaged one can't make us allocate without end.
-constexpr std::int64_t kMostTokens = std::int64_t{1} << 24;
-constexpr std::int32_t kMostHeads = 1 << 12;
-constexpr std::size_t kMostLayers = 1 << 12;
-
-// Whole numbers of any width, as numpy stores them, into the width that they have to fit.
-template <class T>
-std::vector<T> read_list(const h5::Object& parent, const std::string& name, std::size_t rank, hsize_t second = 1) {
-  const h5::Object dataset = h5::open_dataset(parent, name);
-  const h5::Extent extent = h5::check_integers(dataset, rank);
-  if (extent[0] > static_cast<hsize_t>(kMostTokens) || (extent[0] > 0 && rank == 2 && extent[1] != second)) {
-    throw Error(fmt::format("{}: an unexpected shape; the file is not a trace or is damaged", dataset.name));
-  }
-  std::vector<std::int64_t> wide(extent[0] * second);
-  h5::read(dataset, h5::Type::i64, {h5::Extent(rank, 0), extent}, wide.data());
-  if (!std::all_of(wide.begin(), wide.end(), [](std::int64_t x) { return std::in_range<T>(x); }))
-    throw Error(fmt::format("{}: holds numbers that don't fit 32 bits; the file is damaged", dataset.name));
-  return {wide.begin(), wide.end()};
-}
-
-ModelCard read_card(const h5::Object& file) {
-  const h5::Object group = h5::open_group(file, "model");
-  ModelCard card;
-  card.name = h5::text_attribute(group, "name");
-  card.architecture = h5::text_attribute(group, "architecture");
-  card.fingerprint = h5::text_attribute(group, "fingerprint");
-  card.engine = h5::text_attribute(group, "engine");
-  card.device = h5::text_attribute(group, "device");
-  card.context_length = h5::integer_attribute(group, "context_length");
-  card.vocabulary = h5::integer_attribute(group, "vocabulary");
-  card.embedding = h5::integer_attribute(group, "embedding");
-  card.rotary_layout = h5::text_attribute(group, "rotary_layout");
-  card.rotary_base = h5::real_attribute(group, "rotary_base");
-  card.attention_scale = h5::real_attribute(group, "attention_scale");
-  card.logit_softcap = h5::real_attribute(group, "logit_softcap");
-  const auto geometry = read_list<std::int32_t>(group, "layers", 2, 3);
-  for (std::size_t i = 0; i + 2 < geometry.size(); i += 3)
-    card.layers.push_back({geometry[i], geometry[i + 1], geometry[i + 2]});
-  if (h5::has(group, "windows")) {
-    const auto windows = read_list<std::int64_t>(group, "windows", 1);
-    if (windows.size() != card.layers.size())
-      throw Error(fmt::format("{}/windows: {} of them for {} layers; the file is damaged", group.name, windows.size(),
-                              card.layers.size()));
-    for (std::size_t l = 0; l < windows.size(); ++l) card.layers[l].window = windows[l];
-  }
-  const auto sound = [](const LayerShape& layer) {
-    return layer.kv_heads > 0 && layer.query_heads >= layer.kv_heads && layer.query_heads <= kMostHeads &&
-           layer.query_heads % layer.kv_heads == 0 && layer.head_dim > 0 && layer.head_dim <= kMostHeads &&
-           layer.window >= 0;
-  };
-  if (card.layers.empty() || card.layers.size() > kMostLayers ||
-      !std::all_of(card.layers.begin(), card.layers.end(), sound)) {
-    throw Error(fmt::format("{}/layers: not the geometry of a model; the file is damaged", group.name));
-  }
-  if (!(std::isfinite(card.attention_scale) && std::isfinite(card.logit_softcap) && card.logit_softcap >= 0)) {
-    throw Error(
-        fmt::format("{}: attention_scale or logit_softcap isn't a usable number; the file is damaged", group.name));
-  }
-  return card;
-}
-
-Sample read_sample(const h5::Object& file) {
-  const h5::Object group = h5::open_group(file, "sample");
-  const auto text = [&](const char* name) { return h5::read_texts(group, name, true).front(); };
-  Sample sample;
-  sample.id = text("id");
-  sample.task = text("task");
-  sample.metric = text("metric");
-  sample.source = text("source");
-  sample.license = text("license");
-  sample.prompt_text = text("prompt_text");
-  sample.answer_text = text("answer_text");
-  sample.answer_source = text("answer_source");
-  sample.answers = h5::read_texts(group, "answers", false);
-  sample.tokens = read_list<std::int32_t>(group, "tokens", 1);
-  sample.text_offsets = read_list<std::int32_t>(group, "text_offsets", 1);
-  const auto evidence = read_list<std::int64_t>(group, "evidence", 2, 2);
-  for (std::size_t i = 0; i + 1 < evidence.size(); i += 2) sample.evidence.push_back({evidence[i], evidence[i + 1]});
-  Segments& segments = sample.segments;
-  segments.context = {h5::integer_attribute(group, "context_begin"), h5::integer_attribute(group, "context_end")};
-  segments.prompt_end = h5::integer_attribute(group, "prompt_end");
-  if (h5::has_attribute(group, "truncated")) sample.truncated = h5::integer_attribute(group, "truncated");
-  if (sample.truncated < 0)
-    throw Error(fmt::format("{} attribute truncated: {}, expected 0 or more; the file is damaged", group.name,
-                            sample.truncated));
-  if (h5::has_attribute(group, "answer_limit")) sample.answer_limit = h5::integer_attribute(group, "answer_limit");
-  const Span context = segments.context;
-  if (context.begin < 0 || context.begin > context.end || context.end < 1 || context.end > segments.prompt_end ||
-      segments.prompt_end > sample.size()) {
-    throw Error(fmt::format("{}: segments 0, {}, {}, {}, {} don't rise; the file is damaged", group.name, context.begin,
-                            context.end, segments.prompt_end, sample.size()));
-  }
-  for (const Span& span : sample.evidence) {
-    if (span.begin < 0 || span.begin >= span.end || span.end > context.end) {
-      throw Error(
-          fmt::format("{}/evidence: span {} to {} isn't inside the context, which ends at {}; the file is damaged",
-                      group.name, span.begin, span.end, context.end));
-    }
-  }
-  return sample;
-}
-
-}  // namespace
 
 struct Trace::Impl {
   std::filesystem::path path;
@@ -147,7 +43,7 @@ struct Trace::Impl {
     }
     model = read_card(file);
     sample = read_sample(file);
-    query_rows = read_list<std::int32_t>(file, "query_rows", 1);
+    query_rows = read_query_rows(file);
     const bool rising =
         std::adjacent_find(query_rows.begin(), query_rows.end(), std::greater_equal<>()) == query_rows.end();
     if (!rising || (!query_rows.empty() && (query_rows.front() < 0 || query_rows.back() >= sample.size()))) {
@@ -171,7 +67,8 @@ struct Trace::Impl {
         holds.back().push_back(there);
         if (!there) continue;
         const h5::Object dataset = h5::open_dataset(group, std::string(to_string(channel)));
-        const h5::Extent expected = layout::extent(channel, model.layers[l], row_count(channel), sample.segments);
+        const h5::Extent expected =
+            layout::extent(channel, model, static_cast<int>(l), row_count(channel), sample.segments);
         h5::expect_extent(dataset, h5::check_dataset(dataset, layout::type_of(channel), expected.size()), expected);
       }
     }
@@ -197,7 +94,7 @@ struct Trace::Impl {
     const auto held = h5::lock();
     const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
     h5::Block block;
-    block.count = layout::extent(channel, shape, 0, sample.segments);
+    block.count = layout::extent(channel, model, layer, 0, sample.segments);
     block.start.assign(block.count.size(), 0);
     block.start[0] = static_cast<hsize_t>(cut);
     block.count[0] = 1;
@@ -207,12 +104,27 @@ struct Trace::Impl {
     return tensor;
   }
 
+  // A statistic of all the prompt, as it is stored.
+  std::vector<float> read_whole(int layer, Channel channel) const {
+    const auto held = h5::lock();
+    const h5::Extent extent = layout::extent(channel, model, layer, 0, sample.segments);
+    std::vector<float> values(extent[0] * extent[1]);
+    h5::read(dataset(layer, channel), h5::Type::f32, {{0, 0}, extent}, values.data());
+    return values;
+  }
+
+  Tensor read_by_stage(int layer, Channel channel, std::int64_t columns) const {
+    Tensor tensor(static_cast<std::int64_t>(kStages.size()), 1, columns);
+    std::ranges::copy(read_whole(layer, channel), tensor.values().begin());
+    return tensor;
+  }
+
   // Stored [row, head, d], wanted [head, row, d].
   Tensor read_by_head(int layer, Channel channel, int heads) const {
     const auto held = h5::lock();
     const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
     const std::int64_t rows = row_count(channel);
-    const h5::Extent extent = layout::extent(channel, shape, rows, sample.segments);
+    const h5::Extent extent = layout::extent(channel, model, layer, rows, sample.segments);
     const std::vector<float> stored = read_half(dataset(layer, channel), {{0, 0, 0}, extent});
     Tensor tensor(heads, rows, shape.head_dim);
     auto from = stored.begin();
@@ -278,7 +190,7 @@ Tensor Trace::value_output_norms(int layer, Norm norm) const {
   const auto held = h5::lock();
   const LayerShape& shape = impl_->model.layers.at(static_cast<std::size_t>(layer));
   const std::int64_t tokens = impl_->sample.size();
-  h5::Extent extent = layout::extent(Channel::value_output_norms, shape, tokens, impl_->sample.segments);
+  h5::Extent extent = layout::extent(Channel::value_output_norms, impl_->model, layer, tokens, impl_->sample.segments);
   extent[2] = 1;
   std::vector<float> stored(static_cast<std::size_t>(tokens * shape.query_heads));
   h5::read(impl_->dataset(layer, Channel::value_output_norms), h5::Type::f32,
@@ -289,6 +201,23 @@ Tensor Trace::value_output_norms(int layer, Norm norm) const {
       norms.row(h, 0)[static_cast<std::size_t>(t)] = stored[static_cast<std::size_t>(t * shape.query_heads + h)];
   }
   return norms;
+}
+
+Tensor Trace::hidden_mean(int layer) const {
+  return impl_->read_by_stage(layer, Channel::hidden_mean, impl_->model.embedding);
+}
+Tensor Trace::hidden_unit_mean(int layer) const {
+  return impl_->read_by_stage(layer, Channel::hidden_unit_mean, impl_->model.embedding);
+}
+Tensor Trace::hidden_scalars(int layer) const {
+  return impl_->read_by_stage(layer, Channel::hidden_scalars, kHiddenScalars.size());
+}
+
+Tensor Trace::attention_cosines(int layer) const {
+  const std::vector<float> stored = impl_->read_whole(layer, Channel::attention_cosines);  // [token, 2]
+  Tensor cosines(2, 1, static_cast<std::int64_t>(stored.size() / 2));
+  for (std::size_t i = 0; i < stored.size(); ++i) cosines.row(static_cast<std::int64_t>(i % 2), 0)[i / 2] = stored[i];
+  return cosines;
 }
 
 Tensor Trace::attention(int layer, Span rows) const {

@@ -13,7 +13,7 @@ namespace {
 
 bool is_sample(const std::filesystem::path& file) {
   const std::string name = file.filename().string();
-  return name.ends_with(".h5") && name != layout::kIndexFile && name.front() != '.' &&
+  return name.ends_with(".h5") && name != layout::kIndexFile && name != layout::kWeightsFile && name.front() != '.' &&
          std::filesystem::is_regular_file(file);
 }
 
@@ -70,7 +70,7 @@ std::string trace_file_name(std::string_view sample_id) {
                        c == '-' || (c == '.' && !name.empty());
     name += plain ? c : '_';
   }
-  return (name.empty() || name == "index" ? "_" + name : name) + ".h5";
+  return (name.empty() || name == "index" || name == "weights" ? "_" + name : name) + ".h5";
 }
 
 void write_trace_index(const std::filesystem::path& directory) {
@@ -85,6 +85,8 @@ void write_trace_index(const std::filesystem::path& directory) {
     h5::write_attribute(file, "count", static_cast<std::int64_t>(files.size()));
     const h5::Object group = h5::create_group(file, "samples");
     for (const auto& sample : files) h5::link_external(group, sample.stem().string(), sample.filename().string(), "/");
+    if (std::filesystem::exists(directory / layout::kWeightsFile))
+      h5::link_external(file, "weights", layout::kWeightsFile, "/");
     h5::flush(file);
   }
   aside.publish();

@@ -11,6 +11,7 @@
 #include "depthkv/ops.h"
 #include "depthkv/trace.h"
 #include "kernels/half.h"
+#include "traces/checks.h"
 #include "traces/checksum.h"
 #include "traces/chunk_io.h"
 #include "traces/layout.h"
@@ -93,6 +94,7 @@ class FileCheck {
         });
       }
       if (trace_.has(Channel::column_sums, layer)) guarded([&] { check_column_totals(layer); });
+      guarded([&] { check_hidden(trace_, layer, [&](const auto& dataset, const auto& what) { add(dataset, what); }); });
     }
   }
 
@@ -379,6 +381,7 @@ std::vector<std::string> validate_trace_set(const std::filesystem::path& directo
   } catch (const Error& error) {
     problems.emplace_back(error.what());
   }
+  if (model) check_weights(directory, *model, problems);
   for_each_stale_partial(directory, [&](const std::filesystem::path& file) {
     problems.push_back(fmt::format("{}: left behind by a killed process; `depthkv trace` removes it", file.string()));
   });

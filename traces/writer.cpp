@@ -23,15 +23,31 @@ std::size_t index_of(Channel channel) { return static_cast<std::size_t>(channel)
 std::string_view to_string(Cut cut) { return cut == Cut::context ? "context" : "prompt"; }
 
 std::string_view to_string(Channel channel) {
-  constexpr std::array<std::string_view, kChannels.size()> kNames{"keys",
-                                                                  "values",
-                                                                  "queries",
-                                                                  "column_sums",
-                                                                  "attention",
-                                                                  "query_mean",
-                                                                  "query_second_moment",
-                                                                  "value_output_norms"};
+  constexpr std::array<std::string_view, kChannels.size() + 1> kNames{"keys",
+                                                                      "values",
+                                                                      "queries",
+                                                                      "column_sums",
+                                                                      "attention",
+                                                                      "query_mean",
+                                                                      "query_second_moment",
+                                                                      "value_output_norms",
+                                                                      "hidden_mean",
+                                                                      "hidden_unit_mean",
+                                                                      "hidden_scalars",
+                                                                      "attention_cosines",
+                                                                      "output_projection"};
   return kNames[static_cast<std::size_t>(channel)];
+}
+
+std::string_view to_string(Stage stage) {
+  constexpr std::array<std::string_view, kStages.size()> kNames{"pre", "att", "res", "mlp"};
+  return kNames[static_cast<std::size_t>(stage)];
+}
+
+std::string_view to_string(HiddenScalar scalar) {
+  constexpr std::array<std::string_view, kHiddenScalars.size()> kNames{"curvature", "curvature_code", "prompt_entropy",
+                                                                       "effective_rank"};
+  return kNames[static_cast<std::size_t>(scalar)];
 }
 
 std::vector<std::int32_t> recorded_query_rows(const Segments& segments, std::int64_t tokens, bool all) {
@@ -120,7 +136,7 @@ struct TraceWriter::Impl {
 
   h5::Extent most_of(std::size_t layer, Channel channel) const {
     const std::int64_t rows = channel == Channel::queries ? static_cast<std::int64_t>(query_rows.size()) : capacity;
-    return layout::extent(channel, model.layers[layer], rows, segments);
+    return layout::extent(channel, model, static_cast<int>(layer), rows, segments);
   }
 
   Layer& expect_rows(int layer, Channel channel, std::int64_t first, std::int64_t rows) {
@@ -138,7 +154,7 @@ struct TraceWriter::Impl {
   }
 
   void write_rows(Channel channel, int layer, std::int64_t first, std::span<const float> rows) {
-    const h5::Extent row = layout::extent(channel, model.layers.at(static_cast<std::size_t>(layer)), 1, segments);
+    const h5::Extent row = layout::extent(channel, model, layer, 1, segments);
     const auto width = static_cast<std::int64_t>(row[1] * row[2]);
     const std::int64_t count = static_cast<std::int64_t>(rows.size()) / width;
     const Layer& it = expect_rows(layer, channel, first, count);
@@ -168,13 +184,15 @@ struct TraceWriter::Impl {
   }
 
   void write_whole(Channel channel, int layer, std::span<const float> values) {
-    const h5::Extent extent = layout::extent(channel, model.layers.at(static_cast<std::size_t>(layer)), 0, segments);
+    const h5::Extent extent = layout::extent(channel, model, layer, 0, segments);
     const hsize_t expected = std::accumulate(extent.begin(), extent.end(), hsize_t{1}, std::multiplies<>());
     Layer& it = layers.at(static_cast<std::size_t>(layer));
-    if (layout::by_rows(channel) || values.size() != expected || it.has(channel))
+    if (layout::by_rows(channel) || channel == Channel::output_projection || values.size() != expected ||
+        it.has(channel))
       throw Error(fmt::format("{}: {} values of layer {} {}, expected {}, once", target.string(), values.size(), layer,
                               to_string(channel), expected));
-    it.rows[index_of(channel)] = std::make_unique<RowStream>(output, it.group, channel, extent, 1);
+    it.rows[index_of(channel)] =
+        std::make_unique<RowStream>(output, it.group, channel, extent, layout::whole_chunk_rows(channel));
     it.rows[index_of(channel)]->append(values);
   }
 

@@ -36,6 +36,18 @@ struct LayerBlock {
 };
 using LayerSink = std::function<void(const LayerBlock&)>;
 
+// Hidden states of rows of the prompt at one stage of a layer. Valid during the call only. In every batch of rows, the
+// stages come layer by layer in their order. What the first layer's input norm reads comes before them, as stage mlp of
+// layer -1.
+struct StateBlock {
+  Stage stage = Stage::pre;
+  int layer = 0;
+  std::int64_t first = 0;  // position of the first row
+  std::int64_t rows = 0;
+  std::span<const float> data;  // [rows, D]
+};
+using StateSink = std::function<void(const StateBlock&)>;
+
 // Continuations of one prefilled prefix, one per mask ("branch"). Pruned entries are invisible to every token that a
 // branch adds; the prefix itself was computed with the full cache. Branches never see each other.
 class Branches {
@@ -83,6 +95,8 @@ class Model {
     std::vector<bool> attention;
     bool unrotated_queries = false;
     bool cached_keys = false;  // beside the queries
+    StateSink states = {};     // empty: not wanted. Costs the logits of every prompt row. Throws InputError where the
+                               // architecture has no such stages
   };
   virtual std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) = 0;
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "depthkv/model.h"
@@ -13,8 +15,12 @@
 
 namespace depthkv {
 
-// What a sweep over the built-in policies needs: everything but attention matrices.
-std::set<Channel> sweep_channels();
+// How much to record. sweep: what the built-in policies need, which is all but attention matrices. study: what hidden
+// states say, too. full: all there is, every query row and attention matrix included.
+enum class Preset { sweep, study, full };
+inline constexpr std::array kPresets{Preset::sweep, Preset::study, Preset::full};
+std::string_view to_string(Preset preset);
+std::set<Channel> preset_channels(Preset preset);
 
 // Channels by name; "attention" isn't among them, since it is chosen by layer. Throws InputError.
 std::set<Channel> parse_channels(const std::vector<std::string>& names, const std::string& where);
@@ -26,7 +32,7 @@ struct TracePlan {
   std::int64_t max_prompt = 0;          // most prompt tokens, 0: what the model's context leaves beside the answer
   Truncate truncate = Truncate::error;  // what to do with a longer prompt
   std::int64_t max_new = 64;            // most answer tokens recorded per sample (the task's own bound still holds)
-  std::set<Channel> channels = sweep_channels();
+  std::set<Channel> channels = preset_channels(Preset::sweep);
   std::string attention = "none";  // all, none, or layers: "0,3,7"
   std::string queries = "rows";    // rows (last 128 before each cut and everything after the context) or all
   // Whether attention is the engine's own softmax; else it is recomputed from queries and cached keys, and the engine
@@ -35,6 +41,9 @@ struct TracePlan {
   std::string codec = "zstd";  // zstd, deflate or none
   int threads = 0;             // 0: one per core
 };
+
+// Replaces the plan's channels, attention and queries.
+void apply_preset(Preset preset, TracePlan& plan);
 
 struct TraceSummary {
   std::int64_t recorded = 0;
@@ -57,7 +66,8 @@ struct TraceEstimate {
   std::int64_t samples = 0;
   std::int64_t truncated = 0;
   std::int64_t tokens = 0;
-  double bytes = 0;
+  double bytes = 0;          // in the end
+  double waiting_bytes = 0;  // on disk beside them, until their sample is finished
   double seconds = 0;
   std::string slowest;  // id of the sample that takes longest
   std::int64_t slowest_tokens = 0;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -42,6 +43,25 @@ struct Segments {
   std::int64_t at(Cut cut) const { return cut == Cut::context ? context.end : prompt_end; }
   bool operator==(const Segments&) const = default;
 };
+
+// Where in a layer a token's hidden state is taken. A layer's input norm reads x; then
+//   pre = norm(x), att = attention(pre) W_O (after a norm behind it, where there is one), res = x + att,
+//   mlp = res + FFN(norm(res)), which is the next layer's x, and what the output norm reads after the last layer.
+enum class Stage { pre, att, res, mlp };
+inline constexpr std::array kStages{Stage::pre, Stage::att, Stage::res, Stage::mlp};
+std::string_view to_string(Stage stage);
+
+// The columns of the channel hidden_scalars, over the rows of the prompt (Skean et al. 2025, arXiv:2502.02013).
+// "Unit rows": the states minus their mean over the rows, each divided by its L2 norm; a zero row stays zero.
+enum class HiddenScalar {
+  curvature,       // mean angle between successive differences of the states, radians (the paper's text)
+  curvature_code,  // mean angle between successive unit rows, radians (the paper's code)
+  prompt_entropy,  // -sum p ln p of the unit rows' Gram matrix, p its eigenvalues divided by their sum (alpha = 1)
+  effective_rank,  // exp(prompt_entropy)
+};
+inline constexpr std::array kHiddenScalars{HiddenScalar::curvature, HiddenScalar::curvature_code,
+                                           HiddenScalar::prompt_entropy, HiddenScalar::effective_rank};
+std::string_view to_string(HiddenScalar scalar);
 
 // Facts about the model and engine that made a trace; the same for every sample of a set.
 struct ModelCard {
@@ -100,7 +120,13 @@ enum class Channel {
   query_mean,           // of pre-rotation queries over observed rows
   query_second_moment,  // mean of q q^T, likewise
   value_output_norms,   // L1 and L2 norm of every value through its query head's part of W_O
+  hidden_mean,          // mean of the hidden states over the prompt, per stage
+  hidden_unit_mean,     // mean of the unit rows (HiddenScalar), likewise
+  hidden_scalars,       // one HiddenScalar per column, likewise
+  attention_cosines,    // per prompt token: what attention does to the layer's input
+  output_projection,    // W_O; once per set, not in the samples (TraceWeights)
 };
+// Those of a sample's layers.
 inline constexpr std::array kChannels{Channel::keys,
                                       Channel::values,
                                       Channel::queries,
@@ -108,7 +134,11 @@ inline constexpr std::array kChannels{Channel::keys,
                                       Channel::attention,
                                       Channel::query_mean,
                                       Channel::query_second_moment,
-                                      Channel::value_output_norms};
+                                      Channel::value_output_norms,
+                                      Channel::hidden_mean,
+                                      Channel::hidden_unit_mean,
+                                      Channel::hidden_scalars,
+                                      Channel::attention_cosines};
 std::string_view to_string(Channel channel);
 
 // Lossless codecs for the tensors. Any HDF5 build reads none and deflate, and zstd with the plugin of that name.
@@ -152,6 +182,12 @@ class Trace {
   Tensor query_mean(int layer, Cut cut) const;            // [query head, 1, d], pre-RoPE
   Tensor query_second_moment(int layer, Cut cut) const;   // [query head, d, d], pre-RoPE
   Tensor value_output_norms(int layer, Norm norm) const;  // [query head, 1, token]
+  Tensor hidden_mean(int layer) const;                    // [Stage, 1, D]
+  Tensor hidden_unit_mean(int layer) const;               // [Stage, 1, D]
+  Tensor hidden_scalars(int layer) const;                 // [Stage, 1, HiddenScalar]
+  // Of every prompt token: cosine of the layer's input x with the attention's output (head 0), and with their sum
+  // x + att (head 1), which is what SqueezeAttention (arXiv:2404.04793) averages. [2, 1, prompt_end]
+  Tensor attention_cosines(int layer) const;
 
  private:
   struct Impl;
@@ -193,7 +229,8 @@ class TraceWriter {
   // Softmax rows, heads in order: views [heads, n, width], width >= first + n; columns beyond the diagonal are ignored.
   void write_attention(int layer, std::int64_t first, std::span<const View> rows);
   // A statistic of a whole layer, as its dataset has it: column_sums [2, query heads, prompt_end], query_mean
-  // [2, query heads, d], query_second_moment [2, query heads, d, d].
+  // [2, query heads, d], query_second_moment [2, query heads, d, d], hidden_mean and hidden_unit_mean [4, D],
+  // hidden_scalars [4, 4], attention_cosines [prompt_end, 2].
   void write_whole(Channel channel, int layer, std::span<const float> values);
 
   // `sample` complete, with tokens.size() <= capacity. Publishes the file.
@@ -211,6 +248,29 @@ struct TraceSet {
 };
 TraceSet open_trace_set(const std::filesystem::path& directory);
 
+// What is the same for every sample of a set and recorded once, in weights.h5: the channel output_projection.
+class TraceWeights {
+ public:
+  // Throws InputError if the set has none (record it with output_projection), Error if the file is damaged.
+  static TraceWeights open(const std::filesystem::path& directory);
+  TraceWeights(TraceWeights&&) noexcept;
+  TraceWeights& operator=(TraceWeights&&) noexcept;
+  ~TraceWeights();
+
+  const ModelCard& model() const;
+  Tensor output_projection(int layer) const;  // [query head, d, D]; stored in half precision
+
+ private:
+  struct Impl;
+  explicit TraceWeights(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Writes weights.h5 unless it is there, of the same model and undamaged; several processes may do so at once.
+// `output_projection` gives a layer's weights, [query head, d, D].
+void write_trace_weights(const std::filesystem::path& directory, const ModelCard& model,
+                         const std::function<Tensor(int layer)>& output_projection);
+
 // Version of the HDF5 library in use and the codecs it offers, for `depthkv doctor`.
 std::string trace_library_version();
 
@@ -224,7 +284,8 @@ void remove_stale_partials(const std::filesystem::path& directory);
 // Returns one line per problem: file, dataset, what was found, what was expected.
 std::vector<std::string> validate_trace_set(const std::filesystem::path& directory, const Progress& progress);
 
-// (Re)writes index.h5: group /samples with one external link per finished sample. Written aside and renamed.
+// (Re)writes index.h5: group /samples with one external link per finished sample, and a link to the set's weights where
+// it has some. Written aside and renamed.
 void write_trace_index(const std::filesystem::path& directory);
 
 }  // namespace depthkv

@@ -5,14 +5,18 @@
 #include <rapidcheck/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <random>
 
 #include "depthkv/ops.h"
+#include "support/checksums.h"
 #include "support/files.h"
 #include "support/scratch.h"
 #include "support/tiny_model.h"
 #include "tracer/jobs.h"
 #include "tracer/moments.h"
+#include "tracer/state_metrics.h"
+#include "kernels/half.h"
 
 namespace depthkv {
 namespace {
@@ -155,6 +159,97 @@ TEST_F(Recorded, OnlyTheChannelsAskedForAreRecorded) {
     EXPECT_EQ(trace.has(channel, 0), wanted) << to_string(channel);
     EXPECT_EQ(trace.has(channel, 1), wanted || channel == Channel::attention) << to_string(channel);
   }
+}
+
+// What the model hands out as states of the sample's prompt, by (layer, stage): [token, D].
+std::map<std::pair<int, Stage>, std::vector<float>> states_of(Model& model, const Trace& trace) {
+  std::map<std::pair<int, Stage>, std::vector<float>> states;
+  const Sample& sample = trace.sample();
+  const auto end = static_cast<std::size_t>(sample.segments.prompt_end);
+  const std::span<const Token> tokens = sample.tokens;
+  Model::RecordRequest request;
+  request.prompt = tokens.first(end);
+  request.answer = tokens.subspan(end);
+  request.states = [&](const StateBlock& block) {
+    auto& rows = states[{block.layer, block.stage}];
+    rows.insert(rows.end(), block.data.begin(), block.data.end());
+  };
+  model.record(request, [](const LayerBlock&) {});
+  return states;
+}
+
+TEST_F(Recorded, HiddenStatesAreReducedOverThePrompt) {
+  plan_.channels = preset_channels(Preset::study);
+  const Trace trace = record();
+  const auto states = states_of(model_, trace);
+  const std::int64_t width = model_.card().embedding;
+  const std::int64_t rows = trace.sample().segments.prompt_end;
+  for (const auto& [key, values] : states) ASSERT_EQ(values.size(), static_cast<std::size_t>(rows * width));
+  for (int layer = 0; layer < 2; ++layer) {
+    for (const Stage stage : kStages) {
+      const std::vector<float>& all = states.at({layer, stage});
+      const ReadStates read = [&](std::int64_t first, std::span<float> out) {
+        std::copy_n(all.begin() + first * width, out.size(), out.begin());
+      };
+      const StateSummary expected = summarise_states(read, rows, width, true);
+      const auto at = static_cast<std::int64_t>(stage);
+      EXPECT_TRUE(std::ranges::equal(trace.hidden_mean(layer).row(at, 0), expected.mean));
+      EXPECT_TRUE(std::ranges::equal(trace.hidden_unit_mean(layer).row(at, 0), expected.unit_mean));
+      EXPECT_TRUE(std::ranges::equal(trace.hidden_scalars(layer).row(at, 0), expected.scalars));
+      EXPECT_GT(expected.scalars[static_cast<std::size_t>(HiddenScalar::effective_rank)], 2);
+    }
+  }
+}
+
+TEST_F(Recorded, AttentionCosinesAreThoseOfTheLayersInput) {
+  plan_.channels = {Channel::attention_cosines};
+  const Trace trace = record();
+  const auto states = states_of(model_, trace);
+  const std::size_t width = static_cast<std::size_t>(model_.card().embedding);
+  for (int layer = 0; layer < 2; ++layer) {
+    const Tensor cosines = trace.attention_cosines(layer);
+    const std::vector<float>& input = states.at({layer - 1, Stage::mlp});
+    for (const Stage stage : {Stage::att, Stage::res}) {
+      const std::vector<float>& other = states.at({layer, stage});
+      for (std::size_t t = 0; t < input.size() / width; ++t) {
+        double product = 0, a = 0, b = 0;
+        for (std::size_t i = t * width; i < (t + 1) * width; ++i) {
+          product += double{input[i]} * double{other[i]};
+          a += double{input[i]} * double{input[i]};
+          b += double{other[i]} * double{other[i]};
+        }
+        EXPECT_NEAR(cosines.row(stage == Stage::att ? 0 : 1, 0)[t], product / std::sqrt(a * b), 1e-6);
+      }
+    }
+  }
+}
+
+TEST_F(Recorded, HiddenStatesDoNotDependOnThreadsAndLeaveNothingBehind) {
+  plan_.channels = preset_channels(Preset::study);
+  std::vector<std::map<std::string, std::string>> sums;
+  for (const int threads : {1, 3}) {
+    plan_.threads = threads;
+    const std::filesystem::path out = scratch_ / std::to_string(threads);
+    record_traces(model_, plan_, out, kQuiet);
+    sums.push_back(stored_checksums(out / "s.h5"));
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(out)) names.push_back(entry.path().filename());
+    EXPECT_THAT(names, testing::UnorderedElementsAre("s.h5", "index.h5", "plan.json"));
+  }
+  EXPECT_EQ(sums[0], sums[1]);
+}
+
+TEST_F(Recorded, FullPresetRecordsAllThereIs) {
+  apply_preset(Preset::full, plan_);
+  const Trace trace = record();
+  for (const Channel channel : kChannels) EXPECT_TRUE(trace.has(channel, 1)) << to_string(channel);
+  EXPECT_EQ(static_cast<std::int64_t>(trace.query_rows().size()), trace.sample().size());
+  const TraceWeights weights = TraceWeights::open(scratch_ / "traces");
+  const Tensor expected = model_.output_projection(1);
+  const Tensor found = weights.output_projection(1);
+  for (std::size_t i = 0; i < expected.values().size(); ++i)
+    ASSERT_EQ(found.values()[i], from_half(to_half(expected.values()[i])));
+  EXPECT_THAT(validate_trace_set(scratch_ / "traces", kQuiet), testing::IsEmpty());
 }
 
 RC_GTEST_PROP(MomentsProperty, PartsAddUpToTheWhole, ()) {

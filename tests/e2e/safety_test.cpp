@@ -114,11 +114,14 @@ TEST_F(SafetyTest, AFullDiskIsAnErrorThatLeavesNothingHalfWritten) {
   for (const char* most : {"400", "3000", "30000", "100000"}) {
     std::vector<std::string> starved = command(out_);
     starved.emplace_back(most);
-    const CommandResult result = run_command(starved);
-    EXPECT_EQ(result.exit_code, 1) << most << ": " << result.errors;
-    EXPECT_THAT(result.errors, testing::AnyOf(HasSubstr("disk"), HasSubstr("can't be written"))) << most;
-    for (const auto& entry : std::filesystem::directory_iterator(out_))
-      EXPECT_THAT(entry.path().filename().string(), testing::Not(HasSubstr("partial"))) << most;
+    for (const std::filesystem::path& out : {out_, scratch_ / "sweep"}) {
+      if (out != out_) starved[2] = out, starved.emplace_back("sweep");
+      const CommandResult result = run_command(starved);
+      EXPECT_EQ(result.exit_code, 1) << most << ": " << result.errors;
+      EXPECT_THAT(result.errors, testing::AnyOf(HasSubstr("disk"), HasSubstr("can't be written"))) << most;
+      for (const auto& entry : std::filesystem::directory_iterator(out))
+        EXPECT_THAT(entry.path().filename().string(), testing::Not(HasSubstr("partial"))) << most;
+    }
   }
   EXPECT_EQ(run_command(command(out_)).exit_code, 0);
   EXPECT_THAT(validate_trace_set(out_, kQuiet), IsEmpty());

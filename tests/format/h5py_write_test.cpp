@@ -34,6 +34,10 @@ void expect_equal_layers(const Trace& a, const Trace& b) {
     EXPECT_TRUE(equal(a.queries(layer), b.queries(layer)));
     for (const Cut cut : {Cut::context, Cut::prompt})
       EXPECT_TRUE(equal(a.column_sums(layer, cut), b.column_sums(layer, cut)));
+    EXPECT_TRUE(equal(a.hidden_mean(layer), b.hidden_mean(layer)));
+    EXPECT_TRUE(equal(a.hidden_unit_mean(layer), b.hidden_unit_mean(layer)));
+    EXPECT_TRUE(equal(a.hidden_scalars(layer), b.hidden_scalars(layer)));
+    EXPECT_TRUE(equal(a.attention_cosines(layer), b.attention_cosines(layer)));
     EXPECT_TRUE(equal(a.attention(layer, {0, a.sample().size()}), b.attention(layer, {0, b.sample().size()})));
   }
 }
@@ -72,17 +76,46 @@ INSTANTIATE_TEST_SUITE_P(Format, H5pyWrites,
 TEST_P(H5pyWrites, ASampleThatReadsLikeOurs) {
   SyntheticTrace options;
   options.attention = true;
+  options.hidden = true;
   compare(options);
 }
 
 TEST_P(H5pyWrites, EmptyListsAndTexts) {
   SyntheticTrace options;
   options.attention = true;
+  options.hidden = true;
   options.evidence = false;
   options.answers = {};
   compare(options);
   options.answers = {"", "æøå"};
   compare(options);
+}
+
+constexpr const char* kCopyWeights = R"(
+import h5py, sys
+with h5py.File(sys.argv[1]) as source, h5py.File(sys.argv[2], "w") as target:
+    for name, value in source.attrs.items():
+        target.attrs[name] = value.decode() if isinstance(value, bytes) else value
+    source.copy("model", target)
+    for layer in source["layers"]:
+        name = f"layers/{layer}/output_projection"
+        target.create_dataset(name, data=source[name][()], compression="gzip")
+)";
+
+TEST(H5pyWritesWeights, ThatReadLikeOurs) {
+  const char* python = std::getenv("DEPTHKV_PYTHON");
+  ASSERT_NE(python, nullptr) << "DEPTHKV_PYTHON names a Python with h5py; scripts/env.sh sets it";
+  const ScratchDirectory scratch;
+  const SyntheticTrace options;
+  write_synthetic_weights(scratch / "ours", options);
+  std::filesystem::create_directories(scratch / "theirs");
+  const CommandResult result = run_command(
+      {python, "-c", kCopyWeights, (scratch / "ours/weights.h5").string(), (scratch / "theirs/weights.h5").string()});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  const TraceWeights theirs = TraceWeights::open(scratch / "theirs");
+  EXPECT_EQ(theirs.model(), synthetic_card(options));
+  for (int layer = 0; layer < options.layers; ++layer)
+    EXPECT_TRUE(equal(theirs.output_projection(layer), synthetic_projection(options, layer)));
 }
 
 }  // namespace

@@ -60,6 +60,7 @@ def check_sample(sample):
     geometry = sample["model/layers"][()]
     rows = sample["query_rows"][()]
     prompt_end = sample["sample"].attrs["prompt_end"]
+    embedding = sample["model"].attrs["embedding"]
     check(text(sample.attrs, "format") == "depthkv-trace", "format of a sample")
     check(len(sample["sample/text_offsets"]) == prompt_end, "one text offset per prompt token")
     sample["sample/prompt_text"][()].decode("utf-8")
@@ -70,16 +71,32 @@ def check_sample(sample):
             ("values", (len(tokens), kv_heads, head_dim), "f2"),
             ("queries", (len(rows), query_heads, head_dim), "f2"),
             ("column_sums", (2, query_heads, prompt_end), "f4"),
+            ("hidden_mean", (4, embedding), "f4"),
+            ("hidden_unit_mean", (4, embedding), "f4"),
+            ("hidden_scalars", (4, 4), "f4"),
+            ("attention_cosines", (prompt_end, 2), "f4"),
             ("attention", (query_heads, len(tokens), len(tokens)), "f2"),
         ):
             if name not in group:
                 continue
             check(group[name].shape == shape, f"layers/{layer}/{name} is {group[name].shape}, expected {shape}")
             check(group[name].dtype == numpy.dtype(kind), f"layers/{layer}/{name} is {group[name].dtype}")
+        if "hidden_scalars" in group:
+            entropy, rank = group["hidden_scalars"][:, 2], group["hidden_scalars"][:, 3]
+            check(numpy.allclose(rank, numpy.exp(entropy)), f"layers/{layer}/hidden_scalars: the rank isn't exp(entropy)")
         if "attention" in group:
             recomputed = softmax_rows(group["queries"][()], group["keys"][()], rows, sample["model"].attrs["attention_scale"])
             recorded = group["attention"][()][:, rows, :].astype(numpy.float64)
             check(abs(recomputed - recorded).max() <= 2e-3, f"layers/{layer}/attention isn't the softmax of queries and keys")
+
+
+def check_weights(weights):
+    """What is the same for all samples: the output projection of each layer."""
+    check(text(weights.attrs, "format") == "depthkv-weights", "format of weights.h5")
+    for layer, (query_heads, _, head_dim) in enumerate(weights["model/layers"][()]):
+        projection = weights[f"layers/{layer}/output_projection"]
+        expected = (query_heads * head_dim, weights["model"].attrs["embedding"])
+        check(projection.shape == expected and projection.dtype == numpy.dtype("f2"), f"output projection of layer {layer}")
 
 
 def main():
@@ -92,6 +109,9 @@ def main():
         for name in samples:
             total += len(read_all(samples[name]))
             check_sample(samples[name])
+        if "weights" in index:
+            total += len(read_all(index["weights"]))
+            check_weights(index["weights"])
     print(total)
 
 

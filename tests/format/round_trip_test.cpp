@@ -72,6 +72,11 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
   const std::vector<float> sums = whole(c.segments.prompt_end);
   const std::vector<float> means = whole(c.head_dim);
   const std::vector<float> moments = whole(c.head_dim * c.head_dim);
+  const auto embedding = static_cast<std::size_t>(card.embedding);
+  const std::vector<float> hidden = random_floats(random, 4 * embedding);
+  const std::vector<float> units = random_floats(random, 4 * embedding);
+  const std::vector<float> scalars = random_floats(random, 16);
+  const std::vector<float> cosines = random_floats(random, static_cast<std::size_t>(2 * c.segments.prompt_end));
 
   const ScratchDirectory scratch;
   const std::set<Channel> channels{Channel::keys, Channel::values, Channel::queries, Channel::value_output_norms};
@@ -101,6 +106,11 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
   writer.write_whole(Channel::column_sums, 0, sums);
   writer.write_whole(Channel::query_mean, 0, means);
   writer.write_whole(Channel::query_second_moment, 0, moments);
+  writer.write_whole(Channel::hidden_mean, 0, hidden);
+  writer.write_whole(Channel::hidden_unit_mean, 0, units);
+  writer.write_whole(Channel::hidden_scalars, 0, scalars);
+  writer.write_whole(Channel::attention_cosines, 0, cosines);
+  EXPECT_THROW(writer.write_whole(Channel::output_projection, 0, hidden), Error) << "isn't a sample's";
   EXPECT_FALSE(std::filesystem::exists(scratch / "x.h5")) << "nothing under the final name before finish()";
   writer.finish(sample);
 
@@ -145,6 +155,15 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
         ASSERT_EQ(read.row(h, 0)[static_cast<std::size_t>(t)],
                   at(norms, (t * c.query_heads + h) * 2 + static_cast<std::int64_t>(norm)));
   }
+  EXPECT_EQ(trace.hidden_mean(0).heads(), 4);
+  EXPECT_TRUE(std::ranges::equal(trace.hidden_mean(0).values(), hidden));
+  EXPECT_TRUE(std::ranges::equal(trace.hidden_unit_mean(0).values(), units));
+  EXPECT_TRUE(std::ranges::equal(trace.hidden_scalars(0).values(), scalars));
+  const Tensor read_cosines = trace.attention_cosines(0);
+  ASSERT_EQ(read_cosines.columns(), c.segments.prompt_end);
+  for (std::int64_t t = 0; t < c.segments.prompt_end; ++t)
+    for (const std::int64_t column : {0, 1})
+      ASSERT_EQ(read_cosines.row(column, 0)[static_cast<std::size_t>(t)], at(cosines, 2 * t + column));
   for (const Cut cut : {Cut::context, Cut::prompt}) {
     // One cut's part of a statistic, `stored` wide per head.
     const auto expect_part = [&](const Tensor& read, const std::vector<float>& written, std::int64_t stored) {
@@ -224,7 +243,47 @@ TEST(TraceSet, ListsFinishedSamplesOnly) {
   EXPECT_EQ(set.files[0].filename(), "a.h5");
   EXPECT_EQ(trace_file_name("../a b/c"), "_._a_b_c.h5");
   EXPECT_EQ(trace_file_name("index"), "_index.h5");
+  EXPECT_EQ(trace_file_name("weights"), "_weights.h5");
   EXPECT_EQ(trace_file_name(""), "_.h5");
+}
+
+TEST(TraceWeights, ReadBackAsWrittenAndAreNoSample) {
+  const ScratchDirectory scratch;
+  const SyntheticTrace options;
+  write_synthetic_trace(scratch.path(), options);
+  EXPECT_THROW(TraceWeights::open(scratch.path()), InputError);
+  write_synthetic_weights(scratch.path(), options);
+  EXPECT_EQ(open_trace_set(scratch.path()).files.size(), 1U);
+  EXPECT_THROW(open_trace_set(scratch / "weights.h5"), InputError);
+  const TraceWeights weights = TraceWeights::open(scratch.path());
+  EXPECT_EQ(weights.model(), synthetic_card(options));
+  for (int layer = 0; layer < options.layers; ++layer) {
+    const Tensor found = weights.output_projection(layer);
+    const Tensor expected = synthetic_projection(options, layer);
+    EXPECT_EQ(found.heads(), options.query_heads);
+    EXPECT_EQ(found.rows(), options.head_dim);
+    EXPECT_TRUE(std::ranges::equal(found.values(), expected.values()));
+  }
+}
+
+TEST(TraceWeights, AreWrittenOnceUnlessTheyAreDamagedOrAnotherModels) {
+  const ScratchDirectory scratch;
+  SyntheticTrace options;
+  write_synthetic_weights(scratch.path(), options);
+  const auto never = [](int) -> Tensor { throw std::logic_error("asked for weights that are there"); };
+  write_trace_weights(scratch.path(), synthetic_card(options), never);
+  const std::string whole = read_text(scratch / "weights.h5");
+  std::string damaged = whole;
+  damaged[damaged.size() - 100] ^= 1;
+  write_text(scratch / "weights.h5", damaged);
+  EXPECT_THROW(write_trace_weights(scratch.path(), synthetic_card(options), never), std::logic_error);
+  write_synthetic_weights(scratch.path(), options);
+  EXPECT_EQ(read_text(scratch / "weights.h5"), whole) << "the same bytes";
+  ModelCard other = synthetic_card(options);
+  other.fingerprint = "fedcba9876543210";
+  EXPECT_THROW(write_trace_weights(scratch.path(), other, never), std::logic_error);
+  EXPECT_THROW(write_trace_weights(scratch.path(), other, [](int) { return Tensor(1, 2, 3); }), Error);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(scratch.path()), {}), 1) << "nothing left behind";
 }
 
 TEST(Half, VectorConversionsAreThePlainOnes) {

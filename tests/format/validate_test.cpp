@@ -25,8 +25,10 @@ class Validate : public testing::Test {
   Validate() {
     options_.layers = 2;
     options_.attention = true;
+    options_.hidden = true;
     options_.codec = Codec::none;  // so that HDF5 itself can edit the chunks
     file_ = write_synthetic_trace(scratch_.path(), options_);
+    write_synthetic_weights(scratch_.path(), options_);
     write_trace_index(scratch_.path());
   }
 
@@ -34,9 +36,12 @@ class Validate : public testing::Test {
     return validate_trace_set(scratch_.path(), [](auto&&...) {});
   }
 
-  // Replaces one value of a dataset.
+  // Replaces one value of a dataset of the sample, or of another file.
   void set_value(const char* dataset, std::vector<hsize_t> at, double value) const {
-    const hid_t file = H5Fopen(file_.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    set_value(file_, dataset, std::move(at), value);
+  }
+  static void set_value(const std::filesystem::path& path, const char* dataset, std::vector<hsize_t> at, double value) {
+    const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
     const hid_t id = H5Dopen2(file, dataset, H5P_DEFAULT);
     const hid_t space = H5Dget_space(id);
     const std::vector<hsize_t> one(at.size(), 1);
@@ -99,6 +104,34 @@ TEST_F(Validate, NamesColumnSumsThatDoNotFit) {
   const auto found = problems();
   EXPECT_THAT(found, Contains(AllOf(HasSubstr("layers/1/column_sums"), HasSubstr("the recorded attention"))));
   EXPECT_THAT(found, Contains(AllOf(HasSubstr("layers/1/column_sums"), HasSubstr("expected its 170 rows"))));
+}
+
+TEST_F(Validate, NamesWhatHiddenStatesCannotBe) {
+  set_value("layers/0/hidden_scalars", {2, 3}, 999);
+  set_value("layers/0/hidden_scalars", {1, 0}, -0.5);
+  set_value("layers/1/attention_cosines", {7, 1}, 1.5);
+  set_value("layers/1/hidden_unit_mean", {3, 5}, 2);
+  const auto found = problems();
+  EXPECT_THAT(found,
+              Contains(HasSubstr("layers/0/hidden_scalars: effective_rank of stage res is 999, expected 0 to 32")));
+  EXPECT_THAT(found,
+              Contains(HasSubstr("layers/0/hidden_scalars: curvature of stage att is -0.5, expected 0 to 3.14")));
+  EXPECT_THAT(found, Contains(HasSubstr("layers/1/attention_cosines: 1 values aren't cosines")));
+  EXPECT_THAT(found, Contains(HasSubstr("layers/1/hidden_unit_mean: stage mlp has the norm")));
+}
+
+TEST_F(Validate, NamesDamagedWeightsAndThoseOfAnotherModel) {
+  set_value(scratch_ / "weights.h5", "layers/1/output_projection", {3, 0}, std::nan(""));
+  EXPECT_THAT(problems(), ElementsAre(AllOf(HasSubstr("weights.h5: layers/1/output_projection"), HasSubstr("checksum")),
+                                      AllOf(HasSubstr("weights.h5: layers/1/output_projection"),
+                                            HasSubstr("1 values are infinite"))));
+  std::filesystem::remove(scratch_ / "weights.h5");
+  SyntheticTrace other = options_;
+  other.head_dim = 4;
+  write_synthetic_weights(scratch_.path(), other);
+  EXPECT_THAT(problems(), ElementsAre(HasSubstr("weights.h5: model: not that of the samples")));
+  write_text(scratch_ / "weights.h5", "no HDF5");
+  EXPECT_THAT(problems(), ElementsAre(HasSubstr("weights.h5: not an HDF5 file")));
 }
 
 TEST_F(Validate, NamesWhatTheIndexLacksAndWhatWasLeftBehind) {

@@ -49,6 +49,10 @@ void read_layer(const Trace& trace, int layer) {
     if (trace.has(Channel::query_second_moment, layer)) trace.query_second_moment(layer, cut);
   }
   if (trace.has(Channel::value_output_norms, layer)) trace.value_output_norms(layer, Norm::l2);
+  if (trace.has(Channel::hidden_mean, layer)) trace.hidden_mean(layer);
+  if (trace.has(Channel::hidden_unit_mean, layer)) trace.hidden_unit_mean(layer);
+  if (trace.has(Channel::hidden_scalars, layer)) trace.hidden_scalars(layer);
+  if (trace.has(Channel::attention_cosines, layer)) trace.attention_cosines(layer);
   if (trace.has(Channel::attention, layer)) trace.attention(layer, {0, trace.sample().size()});
 }
 

@@ -35,7 +35,8 @@ class Writer {
     matrix("token_embd.weight", model_.embedding, model_.vocabulary,
            model_.gemma() ? 1 / root(model_.embedding) : 1.0F);
     norm("output_norm.weight");
-    if (!model_.gemma()) matrix("output.weight", model_.embedding, model_.vocabulary, 2.0F / root(model_.embedding));
+    if (!model_.gemma() && !model_.parallel())
+      matrix("output.weight", model_.embedding, model_.vocabulary, 2.0F / root(model_.embedding));
     for (int i = 0; i < model_.layers; ++i) layer("blk." + std::to_string(i) + ".", queries, cached);
     if (!gguf_write_to_file(gguf_, file.c_str(), false)) throw std::runtime_error("cannot write " + file.string());
   }
@@ -65,6 +66,10 @@ class Writer {
     gguf_set_val_f32(gguf_, (arch + ".rope.freq_base").c_str(), 5000.0F);
     if (model_.window(0) > 0) number("attention.sliding_window", kTinyWindow);
     if (arch == "gemma2") gguf_set_val_f32(gguf_, "gemma2.attn_logit_softcapping", 5.0F);
+    if (model_.parallel()) {
+      gguf_set_val_f32(gguf_, (arch + ".attention.layer_norm_epsilon").c_str(), 1e-5F);
+      gguf_set_val_f32(gguf_, (arch + ".logit_scale").c_str(), 1.0F);
+    }
     if (arch == "phi3") number("rope.scaling.original_context_length", model_.context);
   }
 
@@ -88,7 +93,7 @@ class Writer {
       vector(name + "attn_v.bias", cached, 0, 0.5F);
     }
     matrix(name + "attn_output.weight", queries, model_.embedding, 1 / root(queries));
-    norm(name + "ffn_norm.weight");
+    if (!model_.parallel()) norm(name + "ffn_norm.weight");
     if (model_.architecture == "gemma2" || model_.architecture == "gemma3") {
       norm(name + "post_attention_norm.weight");
       norm(name + "post_ffw_norm.weight");
@@ -141,6 +146,8 @@ TinyGguf tiny_qwen3() { return {.architecture = "qwen3", .layers = 2, .seed = 5}
 TinyGguf tiny_gemma2() { return {.architecture = "gemma2", .layers = 4, .seed = 4}; }
 TinyGguf tiny_gemma3() { return {.architecture = "gemma3", .layers = 7, .seed = 6}; }
 TinyGguf tiny_phi3() { return {.architecture = "phi3", .layers = 2, .kv_heads = 4, .seed = 7}; }
+
+TinyGguf tiny_command_r() { return {.architecture = "command-r", .layers = 2, .seed = 8}; }
 
 int TinyGguf::window(int layer) const {
   if (architecture == "gemma2") return layer % 2 == 0 ? kTinyWindow : 0;

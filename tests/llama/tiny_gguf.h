@@ -12,7 +12,7 @@
 namespace depthkv {
 
 struct TinyGguf {
-  std::string architecture = "llama";  // llama, qwen2, qwen3, gemma, gemma2, gemma3 or phi3
+  std::string architecture = "llama";  // llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3 or command-r
   int layers = 3;
   int query_heads = 4;
   int kv_heads = 2;
@@ -23,17 +23,19 @@ struct TinyGguf {
   std::uint32_t seed = 1;
 
   bool gemma() const { return architecture.starts_with("gemma"); }
+  bool parallel() const { return architecture == "command-r"; }
   // Positions that a query of the layer sees, 0: all.
   int window(int layer) const;
 };
 std::ostream& operator<<(std::ostream& out, const TinyGguf& model);  // how test names show it
 TinyGguf tiny_llama();
-TinyGguf tiny_qwen2();   // with biases on queries, keys and values
-TinyGguf tiny_gemma();   // one KV head, heads wider than embedding / heads
-TinyGguf tiny_qwen3();   // queries and keys normalised per head
-TinyGguf tiny_gemma2();  // every other layer has a sliding window, logits are capped
-TinyGguf tiny_gemma3();  // five of six layers have a sliding window, queries and keys are normalised
-TinyGguf tiny_phi3();    // queries, keys and values from one matrix
+TinyGguf tiny_qwen2();      // with biases on queries, keys and values
+TinyGguf tiny_gemma();      // one KV head, heads wider than embedding / heads
+TinyGguf tiny_qwen3();      // queries and keys normalised per head
+TinyGguf tiny_gemma2();     // every other layer has a sliding window, logits are capped
+TinyGguf tiny_gemma3();     // five of six layers have a sliding window, queries and keys are normalised
+TinyGguf tiny_phi3();       // queries, keys and values from one matrix
+TinyGguf tiny_command_r();  // attention and FFN read the same norm and are added together
 inline constexpr int kTinyWindow = 24;
 
 void write_tiny_gguf(const TinyGguf& model, const std::filesystem::path& file);

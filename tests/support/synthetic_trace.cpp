@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/synthetic_trace.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -61,6 +62,24 @@ std::vector<float> column_sums_of(const SyntheticTrace& o, const std::vector<flo
   return sums;
 }
 
+void write_hidden(TraceWriter& writer, const SyntheticTrace& o, std::int64_t width, int layer) {
+  std::mt19937_64 random(o.seed + 100 + static_cast<std::uint64_t>(layer));
+  const auto stages = static_cast<std::int64_t>(kStages.size());
+  writer.write_whole(Channel::hidden_mean, layer, random_rows(random, stages * width));
+  std::vector<float> unit = random_rows(random, stages * width);
+  for (float& x : unit) x /= 64;
+  writer.write_whole(Channel::hidden_unit_mean, layer, unit);
+  std::vector<float> scalars;
+  for (const Stage stage : kStages) {
+    const auto entropy = 0.5F + 0.25F * static_cast<float>(stage);
+    scalars.insert(scalars.end(), {1.5F, 1.25F, entropy, std::exp(entropy)});
+  }
+  writer.write_whole(Channel::hidden_scalars, layer, scalars);
+  std::vector<float> cosines = random_rows(random, o.segments.prompt_end * 2);
+  for (float& x : cosines) x = std::sin(x);
+  writer.write_whole(Channel::attention_cosines, layer, cosines);
+}
+
 Sample sample_of(const SyntheticTrace& o) {
   Sample sample;
   sample.id = o.id;
@@ -85,6 +104,19 @@ Sample sample_of(const SyntheticTrace& o) {
 }
 
 }  // namespace
+
+Tensor synthetic_projection(const SyntheticTrace& o, int layer) {
+  std::mt19937_64 random(o.seed + 200 + static_cast<std::uint64_t>(layer));
+  Tensor projection(o.query_heads, o.head_dim, synthetic_card(o).embedding);
+  std::ranges::copy(random_rows(random, static_cast<std::int64_t>(projection.values().size())),
+                    projection.values().begin());
+  return projection;
+}
+
+void write_synthetic_weights(const std::filesystem::path& directory, const SyntheticTrace& o) {
+  std::filesystem::create_directories(directory);
+  write_trace_weights(directory, synthetic_card(o), [&](int layer) { return synthetic_projection(o, layer); });
+}
 
 ModelCard synthetic_card(const SyntheticTrace& o) {
   ModelCard card;
@@ -124,6 +156,7 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
     const View rows{attention.data(), o.query_heads, o.tokens, o.tokens, o.tokens * o.tokens, o.tokens};
     if (o.attention) writer.write_attention(layer, 0, {&rows, 1});
     if (o.column_sums) writer.write_whole(Channel::column_sums, layer, column_sums_of(o, attention));
+    if (o.hidden) write_hidden(writer, o, card.embedding, layer);
   }
   writer.finish(sample_of(o));
   return file;

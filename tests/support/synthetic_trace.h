@@ -23,6 +23,7 @@ struct SyntheticTrace {
   std::vector<std::string> answers{"one", "two, three"};
   bool column_sums = true;
   bool attention = false;  // of every layer
+  bool hidden = false;     // what is recorded of hidden states; random, but what it may be
   bool all_queries = false;
   Codec codec = Codec::none;
   std::vector<std::int64_t> windows = {};  // per layer, in the model card only; empty: none
@@ -32,6 +33,10 @@ struct SyntheticTrace {
 
 // Writes `directory`/<id>.h5 (the folder is made) and returns its path.
 std::filesystem::path write_synthetic_trace(const std::filesystem::path& directory, const SyntheticTrace& options);
+
+// Writes weights.h5 with random output projections that half precision holds exactly.
+Tensor synthetic_projection(const SyntheticTrace& options, int layer);
+void write_synthetic_weights(const std::filesystem::path& directory, const SyntheticTrace& options);
 
 ModelCard synthetic_card(const SyntheticTrace& options);
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <random>
 
@@ -109,6 +110,8 @@ struct Step {
   std::vector<Vector> queries;                 // [layer]
   std::vector<Vector> unrotated;               // [layer]: queries before rotation
   std::vector<std::vector<Vector>> attention;  // [layer][head]
+  Vector embedded;                             // what the first layer reads
+  std::vector<std::array<Vector, 4>> states;   // [layer][Stage]
   Vector logits;
 };
 
@@ -141,6 +144,7 @@ Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepM
   const auto d = static_cast<std::size_t>(w.embedding.columns);
   const auto at = w.embedding.values.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(token) * d);
   Vector x(at, at + static_cast<std::ptrdiff_t>(d));
+  step.embedded = x;
   state.keys.resize(w.layers.size());
   state.values.resize(w.layers.size());
   for (std::size_t l = 0; l < w.layers.size(); ++l) {
@@ -175,10 +179,12 @@ Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepM
     step.queries.push_back(std::move(q));
     const Vector attended = layer.o.times(heads);
     for (std::size_t c = 0; c < d; ++c) x[c] += attended[c];
+    step.states.push_back({in, attended, x, {}});
     Vector hidden = layer.up.times(normalised(x));
     for (float& value : hidden) value = std::max(value, 0.0F);
     const Vector mixed = layer.down.times(hidden);
     for (std::size_t c = 0; c < d; ++c) x[c] += mixed[c];
+    step.states.back().back() = x;
   }
   ++state.length;
   step.logits = w.embedding.times(normalised(x));
@@ -231,6 +237,22 @@ void deliver(const TinyModel::Weights& w, const State& state, const std::vector<
     }
     sink({.channel = Channel::attention, .layer = layer, .first = first, .rows = rows, .width = width, .data = matrix});
   }
+}
+
+// Stage by stage, what the first layer reads first.
+void deliver_states(const std::vector<Step>& steps, std::int64_t first, const StateSink& sink) {
+  const auto send = [&](Stage stage, int layer) {
+    Vector rows;
+    for (const Step& step : steps) {
+      const Vector& row =
+          layer < 0 ? step.embedded : step.states[static_cast<std::size_t>(layer)][static_cast<std::size_t>(stage)];
+      rows.insert(rows.end(), row.begin(), row.end());
+    }
+    sink({stage, layer, first, static_cast<std::int64_t>(steps.size()), rows});
+  };
+  send(Stage::mlp, -1);
+  for (int layer = 0; layer < static_cast<int>(steps.front().states.size()); ++layer)
+    for (const Stage stage : kStages) send(stage, layer);
 }
 
 class TinyBranches : public Branches {
@@ -308,6 +330,8 @@ std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSi
   Vector logits;
   const auto flush = [&] {
     if (!batch.empty()) deliver(*weights_, state, batch, first, request, sink);
+    if (!batch.empty() && request.states && first < static_cast<std::int64_t>(request.prompt.size()))
+      deliver_states(batch, first, request.states);
     batch.clear();
     first = state.length;
   };

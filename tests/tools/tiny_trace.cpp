@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // `depthkv trace` with the tiny model in place of an engine, for tests that kill it, starve it or run it twice at once.
 //
-// usage: depthkv_tiny_trace TASKS OUT [MOST_BYTES]     MOST_BYTES: no file may grow beyond, as if the disk were full
+// usage: depthkv_tiny_trace TASKS OUT [MOST_BYTES [sweep]]
+// MOST_BYTES: no file may grow beyond, as if the disk were full. sweep: without hidden states, which fill a disk first.
 // Prints how many samples it recorded and its peak memory in KiB.
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -29,7 +30,8 @@ int main(int argc, char** argv) {
     TinyModel model;
     TracePlan plan;
     plan.tasks = {{argv[1]}};
-    plan.attention = "all";
+    apply_preset(Preset::full, plan);
+    if (argc > 4) plan.channels = preset_channels(Preset::sweep);
     const TraceSummary done = record_traces(model, plan, argv[2], [](auto&&...) {});
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);

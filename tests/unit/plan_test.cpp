@@ -62,6 +62,30 @@ TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   EXPECT_EQ(load(yaml).trace->tasks[3].defaults.question, "Who?\n\tWhy?");
 }
 
+TEST_F(PlanTest, PresetsSayHowMuchIsRecordedUnlessAKeyDoes) {
+  const auto trace = [&](const std::string& keys) { return *load("trace: {tasks: [a.jsonl], " + keys + "}").trace; };
+  const std::set<Channel> states{Channel::hidden_mean, Channel::hidden_unit_mean, Channel::hidden_scalars,
+                                 Channel::attention_cosines};
+  const TracePlan sweep = trace("preset: sweep");
+  EXPECT_EQ(sweep.channels, TracePlan{}.channels);
+  EXPECT_EQ(trace("limit: 0").channels, sweep.channels);
+  std::set<Channel> more = sweep.channels;
+  more.insert(states.begin(), states.end());
+  EXPECT_EQ(more.size(), sweep.channels.size() + states.size());
+  const TracePlan study = trace("preset: study");
+  EXPECT_EQ(study.channels, more);
+  EXPECT_EQ(study.attention + study.queries, "nonerows");
+  more.insert(Channel::output_projection);
+  const TracePlan full = trace("preset: full");
+  EXPECT_EQ(full.channels, more);
+  EXPECT_EQ(full.attention + full.queries, "allall");
+  const TracePlan mixed = trace("attention: [1], preset: full, queries: rows, channels: [keys, output_projection]");
+  EXPECT_EQ(mixed.channels, (std::set<Channel>{Channel::keys, Channel::output_projection}));
+  EXPECT_EQ(mixed.attention + mixed.queries, "1rows");
+  EXPECT_THAT(error("trace: {tasks: [a.jsonl], preset: stdy}"), HasSubstr("study"));
+  EXPECT_THAT(error("trace: {tasks: [a.jsonl], channels: [attention]}"), HasSubstr("no channel \"attention\""));
+}
+
 TEST_F(PlanTest, HashTellsResultsApartButNotThreads) {
   const std::string one = plan_hash(load("threads: 1").replay, registry_);
   EXPECT_EQ(plan_hash(load("threads: 2").replay, registry_), one);

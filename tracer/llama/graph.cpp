@@ -22,6 +22,8 @@ std::optional<int> layer_in_name(std::string_view name, std::string_view prefix,
   return layer;
 }
 
+constexpr std::string_view kLayer = "blk.";
+
 std::optional<int> cache_layer(const ggml_tensor* view, std::string_view prefix) {
   if (view == nullptr || view->view_src == nullptr) return std::nullopt;
   return layer_in_name(view->view_src->name, prefix, "");
@@ -80,6 +82,28 @@ int layer_of(const ggml_tensor& product) { return *key_cache_layer(product.src[0
 std::optional<int> output_projection_layer(const ggml_tensor& node) {
   if (node.op != GGML_OP_MUL_MAT) return std::nullopt;
   return layer_in_name(node.src[0]->name, "blk.", ".attn_output.weight");
+}
+
+std::optional<LayerWeights> applied_weights(const ggml_tensor& node) {
+  if (node.op != GGML_OP_MUL_MAT && node.op != GGML_OP_MUL_MAT_ID) return std::nullopt;
+  const std::string_view name = node.src[0]->name;
+  const std::size_t dot = name.find('.', kLayer.size());
+  if (!is_weight(node.src[0]) || dot == std::string_view::npos) return std::nullopt;
+  const auto layer = layer_in_name(name.substr(0, dot), kLayer, "");
+  if (!layer) return std::nullopt;
+  return LayerWeights{*layer, name.substr(dot + 1)};
+}
+
+bool is_weight(const ggml_tensor* tensor) {
+  if (tensor == nullptr || tensor->op != GGML_OP_NONE) return false;
+  const std::string_view name = tensor->name;
+  return name.ends_with(".weight") || name.ends_with(".bias") || name.ends_with(".scale");
+}
+
+const ggml_tensor* under_norm(const ggml_tensor* node) {
+  const ggml_tensor* at = node;
+  while ((at->op == GGML_OP_MUL || at->op == GGML_OP_ADD) && is_weight(at->src[1])) at = at->src[0];
+  return at->op == GGML_OP_RMS_NORM || at->op == GGML_OP_NORM ? at->src[0] : node;
 }
 
 SoftmaxFacts softmax_facts(const ggml_tensor& softmax) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace depthkv {
@@ -37,6 +38,19 @@ int layer_of(const ggml_tensor& product);
 // The layer whose output projection a product applies, by the name of its weights ("blk.<i>.attn_output.weight"), if
 // any.
 std::optional<int> output_projection_layer(const ggml_tensor& node);
+
+// The weights of a layer ("blk.<i>.<what>") that a product applies, or nothing.
+struct LayerWeights {
+  int layer = 0;
+  std::string_view what;  // "attn_q.weight"
+};
+std::optional<LayerWeights> applied_weights(const ggml_tensor& node);
+
+// What lies under a norm and the weights and biases that follow on it; the node itself where it isn't the end of a
+// norm.
+const ggml_tensor* under_norm(const ggml_tensor* node);
+// By its name, as in the file. Other tensors without inputs may be copies of nodes that another device computed.
+bool is_weight(const ggml_tensor* tensor);
 
 // What the softmax's parameters and the nodes before it say.
 struct SoftmaxFacts {

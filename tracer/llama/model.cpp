@@ -11,6 +11,7 @@
 #include "tracer/llama/capture.h"
 #include "tracer/llama/card.h"
 #include "tracer/llama/graph.h"
+#include "tracer/llama/states.h"
 #include "tracer/llama/text.h"
 
 namespace depthkv {
@@ -47,11 +48,14 @@ class Recording {
                   .unrotated = request.unrotated_queries,
                   .cached_keys = request.cached_keys,
                   .threads = options.threads}),
+        states_(card, request.states),
         session_(model, options) {}
 
-  // Computes tokens from position first on; every row goes to the sink. Returns the greedy next token.
-  Token run(std::span<const Token> tokens, std::int64_t first) {
+  // Computes tokens from position first on; every row goes to the sink, its hidden states if they are asked for, too.
+  // Returns the greedy next token.
+  Token run(std::span<const Token> tokens, std::int64_t first, bool with_states) {
     session_.watch({&cells_, &capture_});
+    if (with_states) session_.watch({&cells_, &capture_, &states_});
     Token next = 0;
     for (std::size_t begin = 0; begin < tokens.size(); begin += static_cast<std::size_t>(session_.batch())) {
       const auto chunk =
@@ -60,7 +64,9 @@ class Recording {
       const auto rows = static_cast<std::int64_t>(chunk.size());
       cells_.expect(position, rows);
       capture_.expect(position, rows, position + rows);
-      next = step(chunk, position);
+      states_.expect(position, rows);
+      next = step(chunk, position, with_states);
+      if (with_states) states_.check_complete();
     }
     return next;
   }
@@ -79,14 +85,18 @@ class Recording {
   }
 
  private:
-  Token step(std::span<const Token> tokens, std::int64_t first) {
-    session_.decode(rows_from(tokens, first));
+  Token step(std::span<const Token> tokens, std::int64_t first, bool every_output = false) {
+    std::vector<BatchRow> rows = rows_from(tokens, first);
+    // The engine drops rows without an output from the last layer, after its attention.
+    for (BatchRow& row : rows) row.logits = row.logits || every_output;
+    session_.decode(rows);
     return greedy(session_.logits(tokens.size() - 1));
   }
 
   const llama_vocab* vocab_;
   CellCheck cells_;
   Capture capture_;
+  States states_;
   Session session_;
 };
 
@@ -120,17 +130,20 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
     throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), card_.name,
                             card_.layers.size()));
 
+  const bool states = static_cast<bool>(request.states);
+  const std::int64_t batch = std::min<std::int64_t>(options_.batch, std::max(prompt, more));
   const SessionOptions session{
       .cells = prompt + more,
-      .batch = std::min<std::int64_t>(options_.batch, std::max(prompt, more)),
+      .batch = batch,
+      .outputs = states ? batch : 1,
       .threads = options_.threads,
       .offload = offloads(options_),
       .flash_attention = std::ranges::find(request.attention, true) == request.attention.end()};
   Recording recording(model_.get(), card_, session, request, sink);
-  const Token next = recording.run(request.prompt, 0);
+  const Token next = recording.run(request.prompt, 0, states);
   std::vector<Token> answer(request.answer.begin(), request.answer.end());
   if (answer.empty()) answer = recording.generate(next, prompt, more);
-  recording.run(answer, prompt);
+  recording.run(answer, prompt, false);
   return answer;
 }
 
@@ -138,8 +151,10 @@ Tensor LlamaModel::output_projection(int layer) const {
   const LayerShape& shape = card_.layers.at(static_cast<std::size_t>(layer));
   const ggml_tensor* weights = output_projections_.at(static_cast<std::size_t>(layer));
   if (weights == nullptr)
-    throw Error(fmt::format("{} shows no output projection in layer {}; record it without value_output_norms",
-                            card_.name, layer));
+    throw Error(
+        fmt::format("{} shows no output projection in layer {}; record it without value_output_norms and "
+                    "output_projection",
+                    card_.name, layer));
   std::vector<std::byte> scratch;
   const std::span<const std::byte> bytes = host_bytes(*weights, scratch);  // [D, query heads * d]
   const std::int64_t outputs = weights->ne[1];

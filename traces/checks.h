@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Parts of validate_trace_set().
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "depthkv/trace.h"
+
+namespace depthkv {
+
+using AddProblem = std::function<void(const std::string& dataset, const std::string& what)>;
+
+// What the numbers about hidden states that a layer has may be.
+void check_hidden(const Trace& trace, int layer, const AddProblem& add);
+
+// The set's weights, where it has some: structure, checksums, values; of the model that the samples are of.
+void check_weights(const std::filesystem::path& directory, const ModelCard& model, std::vector<std::string>& problems);
+
+}  // namespace depthkv
