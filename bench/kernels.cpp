@@ -20,6 +20,16 @@ void attention_rows(benchmark::State& state, const KernelCase& c) {
   state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);
 }
 
+void attention_sums(benchmark::State& state, const KernelCase& c) {
+  const KernelInputs in(c, 1);
+  std::vector<double> sums(static_cast<std::size_t>(in.queries.heads() * c.tokens));
+  for (auto _ : state) {
+    ops_for(Device::cpu).attention_sums(in.queries.view(), in.halves(), c.tokens - c.rows, {}, sums);
+    benchmark::DoNotOptimize(sums.data());
+  }
+  state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);
+}
+
 void column_sums(benchmark::State& state, const KernelCase& c) {
   const KernelInputs in(c, 1);
   for (auto _ : state) benchmark::DoNotOptimize(ops_for(Device::cpu).column_sums(in.attention.view()));
@@ -77,6 +87,7 @@ void state_summary(benchmark::State& state) {
 
 constexpr std::pair<const char*, void (*)(benchmark::State&, const KernelCase&)> kOps[] = {
     {"attention_rows", attention_rows},
+    {"attention_sums", attention_sums},
     {"column_sums", column_sums},
     {"row_norms", row_norms},
     {"projected_norms", projected_norms},
