@@ -43,14 +43,17 @@ using Totals = std::map<Channel, ChannelTotal>;
 
 double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
-void print_card(const ModelCard& card) {
+void print_card(const Trace& trace) {
+  const ModelCard& card = trace.model();
   const LayerShape& layer = card.layers.front();
   fmt::print("model     {} ({}, fingerprint {})\n", card.name, card.architecture, card.fingerprint);
   fmt::print("engine    {} on {}\n", card.engine, card.device);
   fmt::print("geometry  {} layers; first: {} query heads, {} KV heads, d {}; context {}\n", card.layers.size(),
              layer.query_heads, layer.kv_heads, layer.head_dim, card.context_length);
-  fmt::print("rotary    {}, base {}; attention scale {}, soft cap {}\n\n", card.rotary_layout, card.rotary_base,
+  fmt::print("rotary    {}, base {}; attention scale {}, soft cap {}\n", card.rotary_layout, card.rotary_base,
              card.attention_scale, card.logit_softcap);
+  fmt::print("softmax   {}\n\n",
+             trace.engine_softmax() ? "the engine's own" : "recomputed from queries and cached keys");
 }
 
 void add_channels(const Trace& trace, Totals& totals) {
@@ -115,6 +118,15 @@ void print_channels(const Totals& totals, std::size_t layers) {
   }
 }
 
+void print_weights(const std::filesystem::path& folder) {
+  if (!TraceWeights::in(folder)) return;
+  const ModelCard model = TraceWeights::open(folder).model();
+  std::int64_t bytes = 0;
+  for (const LayerShape& layer : model.layers)
+    bytes += 2 * std::int64_t{layer.query_heads} * layer.head_dim * model.embedding;
+  fmt::print("weights   output projections of {} layers, {:.1f} MiB\n", model.layers.size(), mebibytes(bytes));
+}
+
 ExitCode inspect_set(const std::filesystem::path& folder) {
   const TraceSet set = open_trace_set(folder);
   std::int64_t bytes = 0;
@@ -123,7 +135,7 @@ ExitCode inspect_set(const std::filesystem::path& folder) {
   std::vector<SampleRow> rows;
   for (std::size_t i = 0; i < set.files.size(); ++i) {
     const Trace trace = Trace::open(set.files[i]);
-    if (i == 0) print_card(trace.model());
+    if (i == 0) print_card(trace);
     rows.push_back(row_of(trace));
     add_channels(trace, totals);
     layers += trace.model().layers.size();
@@ -132,6 +144,7 @@ ExitCode inspect_set(const std::filesystem::path& folder) {
   print_samples(rows);
   print_channels(totals, layers);
   fmt::print("\n{} samples, {:.1f} MiB\n", set.files.size(), mebibytes(bytes));
+  print_weights(folder);
   return ExitCode::fine;
 }
 

@@ -24,8 +24,8 @@ std::string size_text(double bytes) {
   return fmt::format("{:.1f} TiB", bytes);
 }
 
-void describe_trace(Model& model, const TracePlan& plan) {
-  const TraceEstimate most = estimate_traces(model, plan);
+void describe_trace(Model& model, const TracePlan& plan, const Progress& progress) {
+  const TraceEstimate most = estimate_traces(model, plan, progress);
   fmt::print("trace   {} samples ({} truncated), at most {} tokens, at most {} of traces (codec {})\n", most.samples,
              most.truncated, most.tokens, size_text(most.bytes), plan.codec);
   fmt::print("        predicted: {} in all, {} for {} ({} tokens); measured: {:.0f} tokens/s on {} tokens\n",
@@ -73,7 +73,7 @@ std::filesystem::path Pipeline::trace_folder() const {
 void Pipeline::describe() {
   if (plan_.trace) {
     read_samples(*plan_.trace);  // a mistake in a task file shows before the model is loaded
-    describe_trace(model(), *plan_.trace);
+    describe_trace(model(), *plan_.trace, progress_);
   } else {
     fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(),
                trace_folder().string());

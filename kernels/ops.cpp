@@ -2,6 +2,8 @@
 // The one place that dispatches.
 #include "depthkv/ops.h"
 
+#include "depthkv/trace.h"
+
 #include "kernels/accumulate_losses/accumulate_losses.h"
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/attention_sums/attention_sums.h"
@@ -11,6 +13,10 @@
 #include "kernels/row_norms/row_norms.h"
 
 namespace depthkv {
+
+SoftmaxSpec softmax_of(const ModelCard& model, int layer) {
+  return {model.attention_scale, model.logit_softcap, model.layers.at(static_cast<std::size_t>(layer)).window};
+}
 
 std::string_view to_string(Device device) { return device == Device::cpu ? "cpu" : "reference"; }
 

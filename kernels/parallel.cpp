@@ -14,6 +14,15 @@ namespace {
 
 thread_local Workers* current_workers = nullptr;
 
+// Loops inside of a loop's body get threads of their own: the workers have work.
+struct Unused {
+  Unused() : before(std::exchange(current_workers, nullptr)) {}
+  Unused(const Unused&) = delete;
+  Unused& operator=(const Unused&) = delete;
+  ~Unused() { current_workers = before; }
+  Workers* before;
+};
+
 }  // namespace
 
 UseWorkers::UseWorkers(Workers& workers) : before_(std::exchange(current_workers, &workers)) {}
@@ -41,8 +50,9 @@ void parallel_for(std::int64_t count, int threads, const std::function<void(std:
     }
   };
   const auto useful = static_cast<int>(std::min<std::int64_t>(threads, count));
-  if (current_workers != nullptr && useful > 1) {
-    current_workers->run(useful, work);
+  if (Workers* workers = current_workers; workers != nullptr && useful > 1) {
+    const Unused meanwhile;
+    workers->run(useful, work);
   } else {
     std::vector<std::jthread> helpers;
     for (int t = 1; t < useful; ++t) helpers.emplace_back(work);

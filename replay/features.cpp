@@ -75,8 +75,7 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   const ModelCard& model = trace.model();
   const std::int64_t cut = trace.sample().segments.at(request.cut);
   const RowPlan rows = plan_rows(trace.query_rows(), cut, request.window_rows);
-  const SoftmaxSpec spec{model.attention_scale, model.logit_softcap,
-                         model.layers[static_cast<std::size_t>(layer)].window};
+  const SoftmaxSpec spec = softmax_of(model, layer);
   const auto take = [](Span span) {
     return std::pair(static_cast<std::size_t>(span.begin), static_cast<std::size_t>(span.end - span.begin));
   };

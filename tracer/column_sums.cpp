@@ -45,10 +45,6 @@ std::span<double> ColumnSums::sums(int layer, std::size_t part, std::int64_t hea
       .subspan(to_size(head * segments_.prompt_end), to_size(segments_.prompt_end));
 }
 
-SoftmaxSpec ColumnSums::softmax(int layer) const {
-  return {model_.attention_scale, model_.logit_softcap, model_.layers[to_size(layer)].window};
-}
-
 // Rows of the prompt see columns of the prompt only.
 void ColumnSums::add(int layer, std::int64_t first, std::span<const View> rows) {
   const std::int64_t columns = std::min(rows.front().columns, segments_.prompt_end);
@@ -74,7 +70,7 @@ void ColumnSums::add(int layer, std::int64_t first, const View& queries, const H
     task.sums.resize(to_size(group * seen.rows));
     ops_for(Device::cpu)
         .attention_sums(queries.head_range(task.kv_head * group, group).row_range(task.first, task.count),
-                        seen.head(task.kv_head), position, softmax(layer), task.sums);
+                        seen.head(task.kv_head), position, softmax_of(model_, layer), task.sums);
   });
   for (const Task& task : tasks) {
     const std::int64_t seen = static_cast<std::int64_t>(task.sums.size()) / group;

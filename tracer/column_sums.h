@@ -28,7 +28,6 @@ class ColumnSums {
 
  private:
   std::span<double> sums(int layer, std::size_t part, std::int64_t head);
-  SoftmaxSpec softmax(int layer) const;
 
   const ModelCard& model_;
   Segments segments_;

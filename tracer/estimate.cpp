@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "depthkv/error.h"
 #include "tracer/jobs.h"
+#include "tracer/state_metrics.h"
 #include "tracer/state_recorder.h"
 
 namespace depthkv {
@@ -141,25 +143,51 @@ std::vector<JobSize> add_sizes(const Model& model, const TracePlan& plan, TraceE
   return sizes;
 }
 
+// Seconds of a sample's spectra, divided by the cube of what each is of: short recordings hardly show them.
+double spectra_cost(const ModelCard& model, const TracePlan& plan) {
+  if (!plan.channels.contains(Channel::hidden_scalars)) return 0;
+  const std::int64_t size = std::min(kLong, model.embedding);
+  const ReadStates waves = [&](std::int64_t first, std::span<float> out) {
+    for (std::size_t i = 0; i < out.size(); ++i)
+      out[i] = std::sin(static_cast<float>(first * model.embedding) + 0.7F * static_cast<float>(i * i % 1009));
+  };
+  const auto started = std::chrono::steady_clock::now();
+  summarise_states(waves, size, model.embedding, true);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  const auto spectra = static_cast<double>(model.layers.size() * kStages.size());
+  return seconds * spectra / summary_threads(model, size, plan.threads) / std::pow(static_cast<double>(size), 3);
+}
+
 RecordingCost measure(Model& model, const TracePlan& plan, const TraceJob& longest, std::int64_t steps,
-                      TraceEstimate& estimate) {
+                      const Progress& progress, TraceEstimate& estimate) {
   Stopwatch watch(model, plan, longest);
+  constexpr std::int64_t kTimings = 4;
+  std::int64_t done = 0;
+  const auto timed = [&](std::int64_t tokens_of, std::int64_t steps_of) {
+    progress("measure", done++, kTimings, "");
+    return watch.time(tokens_of, steps_of);
+  };
   const std::int64_t tokens = std::min(static_cast<std::int64_t>(longest.prompt.tokens.size()), kLong);
   const std::int64_t fewer = std::max<std::int64_t>(1, tokens * kShort / kLong);
-  watch.time(fewer, 0);  // pages the weights in
-  const Timing shorter = watch.time(fewer, 0);
-  const Timing longer = watch.time(tokens, 0);
-  const Timing generating = steps == 0 ? Timing{} : watch.time(fewer, std::min(steps, kSteps));
+  timed(fewer, 0);  // pages the weights in
+  const Timing shorter = timed(fewer, 0);
+  const Timing longer = timed(tokens, 0);
+  const Timing generating = steps == 0 ? Timing{} : timed(fewer, std::min(steps, kSteps));
   estimate.measured_tokens = longer.tokens;
   estimate.tokens_per_second = static_cast<double>(longer.tokens) / longer.seconds;
-  return fit_cost(shorter, longer, generating);
+  RecordingCost cost = fit_cost(shorter, longer, generating);
+  cost.per_cube = spectra_cost(model.card(), plan);
+  cost.width = model.card().embedding;
+  progress("measure", kTimings, kTimings, "");
+  return cost;
 }
 
 }  // namespace
 
 double RecordingCost::seconds(std::int64_t tokens, std::int64_t generated) const {
   const auto n = static_cast<double>(tokens);
-  return per_token * n + per_pair * n * n + per_step * static_cast<double>(generated);
+  return per_token * n + per_pair * n * n + per_step * static_cast<double>(generated) +
+         per_cube * std::pow(static_cast<double>(std::min(tokens, width)), 3);
 }
 
 RecordingCost fit_cost(const Timing& shorter, const Timing& longer, const Timing& generating) {
@@ -179,13 +207,13 @@ RecordingCost fit_cost(const Timing& shorter, const Timing& longer, const Timing
   return cost;
 }
 
-TraceEstimate estimate_traces(Model& model, const TracePlan& plan) {
+TraceEstimate estimate_traces(Model& model, const TracePlan& plan, const Progress& progress) {
   TraceEstimate estimate;
   TraceJob longest;
   const std::vector<JobSize> sizes = add_sizes(model, plan, estimate, longest);
   if (sizes.empty()) return estimate;
   const std::int64_t steps = std::ranges::max(sizes, {}, &JobSize::steps).steps;
-  const RecordingCost cost = measure(model, plan, longest, steps, estimate);
+  const RecordingCost cost = measure(model, plan, longest, steps, progress, estimate);
   for (const JobSize& job : sizes) {
     const double seconds = cost.seconds(job.tokens, job.steps);
     estimate.seconds += seconds;

@@ -18,6 +18,9 @@ struct RecordingCost {
   double per_token = 0;
   double per_pair = 0;
   double per_step = 0;
+  // Of all spectra of a sample's hidden states, times min(tokens, width)^3.
+  double per_cube = 0;
+  std::int64_t width = 0;
 
   double seconds(std::int64_t tokens, std::int64_t generated) const;
 };

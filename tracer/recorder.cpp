@@ -63,7 +63,7 @@ void Recorder::recompute_attention(const LayerBlock& block) {
     return;
   }
   constexpr std::int64_t kRows = 256;  // of a task
-  const SoftmaxSpec softmax{model_.card().attention_scale, model_.card().logit_softcap, heads.window};
+  const SoftmaxSpec softmax = softmax_of(model_.card(), block.layer);
   const std::int64_t bands = (block.rows + kRows - 1) / kRows;
   std::vector<Tensor> matrices(to_size(bands * heads.kv_heads));
   parallel_for(bands * heads.kv_heads, options_.threads, [&](std::int64_t task) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <thread>
 
 #include "depthkv/error.h"
 #include "kernels/parallel.h"
@@ -43,6 +44,13 @@ std::int64_t waiting_bytes(const std::set<Channel>& channels, const ModelCard& m
       channels, [](Channel channel) { return is_of_states(channel) && channel != Channel::attention_cosines; });
   const auto rows = static_cast<std::int64_t>(model.layers.size()) * kStageCount * prompt_end;
   return reduced ? rows * model.embedding * static_cast<std::int64_t>(sizeof(float)) : 0;
+}
+
+int summary_threads(const ModelCard& model, std::int64_t rows, int threads) {
+  constexpr double kMostBytes = 2.0 * (std::int64_t{1} << 30);
+  const auto size = static_cast<double>(std::min(rows, model.embedding));
+  const int most = threads > 0 ? threads : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  return static_cast<int>(std::clamp(kMostBytes / std::max(1.0, 2 * sizeof(double) * size * size), 1.0, 1.0 * most));
 }
 
 StateRecorder::StateRecorder(TraceWriter& writer, const ModelCard& model, std::int64_t prompt_end, Options options)
@@ -87,7 +95,8 @@ void StateRecorder::finish() {
 void StateRecorder::write_summaries() {
   const auto layers = static_cast<std::int64_t>(model_.layers.size());
   std::vector<StateSummary> summaries(to_size(layers * kStageCount));
-  parallel_for(layers * kStageCount, options_.threads, [&](std::int64_t series) {
+  const int threads = summary_threads(model_, prompt_end_, options_.threads);
+  parallel_for(layers * kStageCount, threads, [&](std::int64_t series) {
     const auto read = [&](std::int64_t first, std::span<float> out) { spool_->read(series, first, out); };
     summaries[to_size(series)] =
         summarise_states(read, prompt_end_, model_.embedding, records(Channel::hidden_scalars));

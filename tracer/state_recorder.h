@@ -18,6 +18,10 @@ bool is_of_states(Channel channel);
 // What waits on disk while a sample is recorded; 0 where no channel needs it.
 std::int64_t waiting_bytes(const std::set<Channel>& channels, const ModelCard& model, std::int64_t prompt_end);
 
+// Threads that take spectra of `rows` states at once, 0 for one per core: each holds two square matrices, together at
+// most 2 GiB unless one alone needs more.
+int summary_threads(const ModelCard& model, std::int64_t rows, int threads);
+
 class StateRecorder {
  public:
   struct Options {

@@ -138,7 +138,11 @@ struct Trace::Impl {
 
 Trace::Trace(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Trace::Trace(Trace&&) noexcept = default;
-Trace& Trace::operator=(Trace&&) noexcept = default;
+Trace& Trace::operator=(Trace&& other) noexcept {
+  const auto held = h5::lock();
+  impl_ = std::move(other.impl_);
+  return *this;
+}
 Trace::~Trace() {
   const auto held = h5::lock();
   impl_.reset();
@@ -152,6 +156,7 @@ const Sample& Trace::sample() const { return impl_->sample; }
 std::span<const std::int32_t> Trace::query_rows() const { return impl_->query_rows; }
 bool Trace::engine_softmax() const { return impl_->engine_softmax; }
 bool Trace::has(Channel channel, int layer) const {
+  if (channel == Channel::output_projection) return false;  // of the set: TraceWeights
   return impl_->holds.at(static_cast<std::size_t>(layer))[static_cast<std::size_t>(channel)];
 }
 

@@ -148,8 +148,9 @@ void AttentionStream::flush() {
     std::byte* tile = tiles_.memory.get() + i * tile_bytes_;
     std::fill(tile + filled_ * row_bytes, tile + tile_bytes_, std::byte{0});
   }
-  output_.io.submit(std::move(tiles_), [this, band = band_, rows = filled_, encoded = encode_band()](
-                                           std::span<std::byte> tiles) { put_band(band, rows, tiles, encoded); });
+  std::vector<std::vector<std::byte>> encoded = encode_band();  // before the tiles are handed over
+  output_.io.submit(std::move(tiles_), [this, band = band_, rows = filled_, stored = std::move(encoded)](
+                                           std::span<std::byte> tiles) { put_band(band, rows, tiles, stored); });
   ++band_;
   filled_ = 0;
 }

@@ -222,8 +222,8 @@ void FileCheck::recompute_rows(AttentionCheck& check, int layer) const {
       std::ranges::copy(queries.row(head, static_cast<std::int64_t>(r)),
                         chosen.row(head, static_cast<std::int64_t>(i)).begin());
   }
-  const SoftmaxSpec spec{trace_.model().attention_scale, trace_.model().logit_softcap};
-  check.recomputed = ops_for(Device::cpu).attention_rows(chosen.view(), keys.view(), check.rows, spec);
+  check.recomputed =
+      ops_for(Device::cpu).attention_rows(chosen.view(), keys.view(), check.rows, softmax_of(trace_.model(), layer));
 }
 
 void FileCheck::check_row(AttentionCheck& check, std::int64_t head, std::int64_t row,
@@ -349,6 +349,15 @@ void check_index(const TraceSet& set, std::vector<std::string>& problems) {
     }
   }
   for (const auto& [name, target] : expected) add(fmt::format("samples/{}: missing, {} is there", name, target));
+  bool linked = false;
+  for (const auto& [name, target] : h5::external_links(file)) {
+    linked = linked || (name == "weights" && target == layout::kWeightsFile);
+    if (name == "weights" && target != layout::kWeightsFile)
+      add(fmt::format("weights: leads to {}, expected {}", target, layout::kWeightsFile));
+  }
+  if (linked != TraceWeights::in(set.directory))
+    add(fmt::format("weights: {}", linked ? fmt::format("leads to {}, which isn't there", layout::kWeightsFile)
+                                          : fmt::format("missing, {} is there", layout::kWeightsFile)));
 }
 
 }  // namespace

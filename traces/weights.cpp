@@ -6,10 +6,10 @@
 
 #include "depthkv/error.h"
 #include "depthkv/trace.h"
+#include "kernels/half.h"
 #include "traces/checks.h"
 #include "traces/checksum.h"
 #include "traces/describe.h"
-#include "kernels/half.h"
 #include "traces/layout.h"
 #include "traces/partial.h"
 
@@ -71,7 +71,7 @@ bool has_weights_of(const std::filesystem::path& file, const ModelCard& model) {
   const auto held = h5::lock();
   try {
     const WeightsFile found(file);
-    if (found.model.fingerprint != model.fingerprint) return false;
+    if (found.model != model) return false;
     for (int layer = 0; layer < static_cast<int>(model.layers.size()); ++layer)
       if (!found.checksum_fits(layer)) return false;
     return true;
@@ -104,15 +104,23 @@ struct TraceWeights::Impl : WeightsFile {
 
 TraceWeights::TraceWeights(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TraceWeights::TraceWeights(TraceWeights&&) noexcept = default;
-TraceWeights& TraceWeights::operator=(TraceWeights&&) noexcept = default;
+TraceWeights& TraceWeights::operator=(TraceWeights&& other) noexcept {
+  const auto held = h5::lock();
+  impl_ = std::move(other.impl_);
+  return *this;
+}
 TraceWeights::~TraceWeights() {
   const auto held = h5::lock();
   impl_.reset();
 }
 
+bool TraceWeights::in(const std::filesystem::path& directory) {
+  return std::filesystem::exists(directory / layout::kWeightsFile);
+}
+
 TraceWeights TraceWeights::open(const std::filesystem::path& directory) {
   const std::filesystem::path file = directory / layout::kWeightsFile;
-  if (!std::filesystem::exists(file))
+  if (!in(directory))
     throw InputError(fmt::format("{}: holds no {}; record it with the channel {}", directory.string(),
                                  layout::kWeightsFile, to_string(kProjection)));
   const auto held = h5::lock();

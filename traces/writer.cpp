@@ -154,6 +154,8 @@ struct TraceWriter::Impl {
   }
 
   void write_rows(Channel channel, int layer, std::int64_t first, std::span<const float> rows) {
+    if (!layout::by_rows(channel) || channel == Channel::attention)
+      throw Error(fmt::format("{}: {} doesn't come by rows", target.string(), to_string(channel)));
     const h5::Extent row = layout::extent(channel, model, layer, 1, segments);
     const auto width = static_cast<std::int64_t>(row[1] * row[2]);
     const std::int64_t count = static_cast<std::int64_t>(rows.size()) / width;

@@ -17,6 +17,10 @@ struct SoftmaxSpec {
   std::int64_t window = 0;  // keys that a row sees, its own included; 0: all up to its own
 };
 
+struct ModelCard;
+// Of a layer of a model.
+SoftmaxSpec softmax_of(const ModelCard& model, int layer);
+
 struct Ops {
   std::string_view name;
   // Causal softmax rows. queries [H, R, d], keys [Hkv, T, d], positions [R]; returns [H, R, T], 0 where key > position.

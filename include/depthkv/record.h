@@ -78,7 +78,7 @@ struct TraceEstimate {
 
 // Times recordings of at most 512 tokens of the plan's own prompts, in a temporary folder that is removed. Throws
 // InputError as record_traces() does where the plan can't be carried out.
-TraceEstimate estimate_traces(Model& model, const TracePlan& plan);
+TraceEstimate estimate_traces(Model& model, const TracePlan& plan, const Progress& progress);
 
 // "all", "none" or "0,3,7" as one flag per layer.
 std::vector<bool> parse_layers(const std::string& text, int layers);

@@ -251,6 +251,7 @@ TraceSet open_trace_set(const std::filesystem::path& directory);
 // What is the same for every sample of a set and recorded once, in weights.h5: the channel output_projection.
 class TraceWeights {
  public:
+  static bool in(const std::filesystem::path& directory);
   // Throws InputError if the set has none (record it with output_projection), Error if the file is damaged.
   static TraceWeights open(const std::filesystem::path& directory);
   TraceWeights(TraceWeights&&) noexcept;

@@ -18,35 +18,32 @@ std::size_t stride_for(std::int64_t tokens) {
 
 }  // namespace
 
-TransposedKeys::TransposedKeys(std::int64_t tokens, std::int64_t dimensions)
-    : dimensions_(static_cast<std::size_t>(dimensions)), stride_(stride_for(tokens)), values_(stride_ * dimensions_) {}
-
-void TransposedKeys::put(std::int64_t first, std::int64_t count, std::span<const float> keys) {
-  for (std::size_t c = 0; c < dimensions_; ++c) {
-    float* line = values_.data() + c * stride_ + first;
-    for (std::int64_t j = 0; j < count; ++j) line[j] = keys[static_cast<std::size_t>(j) * dimensions_ + c];
+template <class ReadKey>
+void TransposedKeys::fill(std::int64_t tokens, ReadKey read) {
+  std::vector<float> tile(kKeyTile * dimensions_);
+  for (std::int64_t first = 0; first < tokens; first += kTile) {
+    const std::int64_t count = std::min(kTile, tokens - first);
+    for (std::int64_t j = 0; j < count; ++j)
+      read(first + j, std::span(tile).subspan(static_cast<std::size_t>(j) * dimensions_, dimensions_));
+    for (std::size_t c = 0; c < dimensions_; ++c) {
+      float* line = values_.data() + c * stride_ + first;
+      for (std::int64_t j = 0; j < count; ++j) line[j] = tile[static_cast<std::size_t>(j) * dimensions_ + c];
+    }
   }
 }
 
-TransposedKeys::TransposedKeys(const View& keys, std::int64_t head) : TransposedKeys(keys.rows, keys.columns) {
-  std::vector<float> tile(kKeyTile * dimensions_);
-  for (std::int64_t first = 0; first < keys.rows; first += kTile) {
-    const std::int64_t count = std::min(kTile, keys.rows - first);
-    for (std::int64_t j = 0; j < count; ++j)
-      std::ranges::copy(keys.row(head, first + j), tile.begin() + j * keys.columns);
-    put(first, count, tile);
-  }
+TransposedKeys::TransposedKeys(const View& keys, std::int64_t head)
+    : dimensions_(static_cast<std::size_t>(keys.columns)),
+      stride_(stride_for(keys.rows)),
+      values_(stride_ * dimensions_) {
+  fill(keys.rows, [&](std::int64_t j, std::span<float> out) { std::ranges::copy(keys.row(head, j), out.begin()); });
 }
 
-TransposedKeys::TransposedKeys(const HalfRows& keys, std::int64_t head) : TransposedKeys(keys.rows, keys.columns) {
-  std::vector<float> tile(kKeyTile * dimensions_);
-  for (std::int64_t first = 0; first < keys.rows; first += kTile) {
-    const std::int64_t count = std::min(kTile, keys.rows - first);
-    for (std::int64_t j = 0; j < count; ++j)
-      from_half(keys.row(head, first + j),
-                std::span(tile).subspan(static_cast<std::size_t>(j) * dimensions_, dimensions_));
-    put(first, count, tile);
-  }
+TransposedKeys::TransposedKeys(const HalfRows& keys, std::int64_t head)
+    : dimensions_(static_cast<std::size_t>(keys.columns)),
+      stride_(stride_for(keys.rows)),
+      values_(stride_ * dimensions_) {
+  fill(keys.rows, [&](std::int64_t j, std::span<float> out) { from_half(keys.row(head, j), out); });
 }
 
 SoftmaxRows SoftmaxWalk::compute(const View& queries, std::int64_t row, std::size_t rows) {

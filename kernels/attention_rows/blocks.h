@@ -23,9 +23,9 @@ class TransposedKeys {
   std::size_t stride() const { return stride_; }
 
  private:
-  TransposedKeys(std::int64_t tokens, std::int64_t dimensions);
-  // Up to kKeyTile keys from `first` on, [count][d].
-  void put(std::int64_t first, std::int64_t count, std::span<const float> keys);
+  // read(position, out [d]) gives a key.
+  template <class ReadKey>
+  void fill(std::int64_t tokens, ReadKey read);
 
   std::size_t dimensions_;
   std::size_t stride_;

@@ -4,7 +4,8 @@
 // queries [H, R, d] at positions first .. first + R - 1; keys [T, Hkv, d] in half precision as a cache holds them, T >=
 // first + R; H a multiple of Hkv, query head h reads KV head h / (H / Hkv). A row's softmax is that of attention_rows.
 // Adds to sums [H][T]. The reference adds up in double; the CPU takes exponentials in float, adds 24 rows in float and
-// blocks of rows in double. NaN in a query spreads over the columns that its row sees.
+// blocks of rows in double. NaN in a query
+// spreads over the columns that its row sees, and on the CPU over those of the rows that were added with it.
 #pragma once
 #include <span>
 

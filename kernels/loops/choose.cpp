@@ -9,9 +9,9 @@ const Loops& base_loops() { return kBaseLoops; }
 #ifdef DEPTHKV_AVX512
 extern const Loops kAvx512Loops;
 const Loops* avx512_loops() {
-  const bool can = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                   __builtin_cpu_supports("avx512vl");
+  const bool can = __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") &&
+                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   return can ? &kAvx512Loops : nullptr;
 }
 #else

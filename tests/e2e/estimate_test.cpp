@@ -15,6 +15,8 @@
 namespace depthkv {
 namespace {
 
+const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
+
 // Counts what is recorded, and fails at the first row if told to.
 class CountingModel : public TinyModel {
  public:
@@ -57,7 +59,7 @@ class Estimate : public testing::Test {
 TEST_F(Estimate, BytesAreThoseOfTheValuesRecorded) {
   plan_.attention = "1";
   plan_.queries = "all";
-  const TraceEstimate estimate = estimate_traces(model_, plan_);
+  const TraceEstimate estimate = estimate_traces(model_, plan_, kQuiet);
   record_traces(model_, plan_, scratch_ / "traces", [](auto&&...) {});
   double bytes = 0;
   std::int64_t tokens = 0;
@@ -79,7 +81,7 @@ TEST_F(Estimate, BytesAreThoseOfTheValuesRecorded) {
 }
 
 TEST_F(Estimate, SecondsGrowWithTokens) {
-  const TraceEstimate both = estimate_traces(model_, plan_);
+  const TraceEstimate both = estimate_traces(model_, plan_, kQuiet);
   EXPECT_EQ(both.slowest, "long");
   EXPECT_GT(both.slowest_seconds, 0);
   EXPECT_GT(both.seconds, both.slowest_seconds);
@@ -92,7 +94,7 @@ TEST_F(Estimate, OnlyTheStartOfThePromptIsRecorded) {
   std::string text;
   while (text.size() < 1500) text += "Rain falls on the hills. ";
   write_text(scratch_ / "long.txt", text);
-  const TraceEstimate estimate = estimate_traces(model_, plan_);
+  const TraceEstimate estimate = estimate_traces(model_, plan_, kQuiet);
   EXPECT_EQ(model_.prompts, (std::vector<std::int64_t>{128, 128, 512, 128}));
   EXPECT_EQ(estimate.measured_tokens, 513);
   EXPECT_GT(estimate.slowest_tokens, 1500);
@@ -101,22 +103,22 @@ TEST_F(Estimate, OnlyTheStartOfThePromptIsRecorded) {
 TEST_F(Estimate, APromptOfOneTokenIsEnough) {
   write_text(scratch_ / "short.txt", "a");
   plan_.tasks.resize(1);
-  EXPECT_GT(estimate_traces(model_, plan_).seconds, 0);
+  EXPECT_GT(estimate_traces(model_, plan_, kQuiet).seconds, 0);
 }
 
 TEST_F(Estimate, FailuresLeaveNothingBehind) {  // as the fixture's end checks
   model_.fails = true;
-  EXPECT_THROW(estimate_traces(model_, plan_), Error);
+  EXPECT_THROW(estimate_traces(model_, plan_, kQuiet), Error);
   plan_.codec = "lzma";
-  EXPECT_THROW(estimate_traces(model_, plan_), InputError);
+  EXPECT_THROW(estimate_traces(model_, plan_, kQuiet), InputError);
   plan_.codec = "none";
   plan_.max_prompt = 100;
-  EXPECT_THROW(estimate_traces(model_, plan_), InputError);
+  EXPECT_THROW(estimate_traces(model_, plan_, kQuiet), InputError);
 }
 
 TEST_F(Estimate, WithoutATemporaryFolderNothingIsTimed) {
   setenv("TMPDIR", (scratch_ / "nowhere").c_str(), 1);
-  EXPECT_THROW(estimate_traces(model_, plan_), InputError);
+  EXPECT_THROW(estimate_traces(model_, plan_, kQuiet), InputError);
   EXPECT_TRUE(model_.prompts.empty());
 }
 

@@ -15,12 +15,14 @@ namespace depthkv::fuzz {
 namespace {
 
 // A file that lives in memory where the system has such a folder; rewritten for every execution. (A memfd won't do:
-// libhdf5 resolves links, and one's target has no name.)
+// libhdf5 resolves links, and one's target has no name.) Called as a set's weights are, in a folder of its own.
 std::filesystem::path memory_file(std::span<const unsigned char> bytes) {
   const std::filesystem::path shared = "/dev/shm";
-  static const std::filesystem::path path =
+  static const std::filesystem::path folder =
       (std::filesystem::is_directory(shared) ? shared : std::filesystem::temp_directory_path()) /
       ("depthkv-fuzz-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  const std::filesystem::path path = folder / "weights.h5";
   std::ofstream stream(path, std::ios::binary | std::ios::trunc);
   stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
   if (!stream.flush()) throw std::runtime_error("can't write " + path.string());
@@ -32,7 +34,7 @@ struct MemoryFile {
   explicit MemoryFile(std::span<const unsigned char> bytes) : path(memory_file(bytes)) {}
   MemoryFile(const MemoryFile&) = delete;
   MemoryFile& operator=(const MemoryFile&) = delete;
-  ~MemoryFile() { std::filesystem::remove(path); }
+  ~MemoryFile() { std::filesystem::remove_all(path.parent_path()); }
   std::filesystem::path path;
 };
 
@@ -56,6 +58,17 @@ void read_layer(const Trace& trace, int layer) {
   if (trace.has(Channel::attention, layer)) trace.attention(layer, {0, trace.sample().size()});
 }
 
+bool read_weights(const std::filesystem::path& folder) {
+  try {
+    const TraceWeights weights = TraceWeights::open(folder);
+    for (int layer = 0; layer < static_cast<int>(weights.model().layers.size()); ++layer)
+      weights.output_projection(layer);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 bool read_trace(std::span<const unsigned char> bytes) {
@@ -65,7 +78,7 @@ bool read_trace(std::span<const unsigned char> bytes) {
     for (int layer = 0; layer < static_cast<int>(trace.model().layers.size()); ++layer) read_layer(trace, layer);
     return true;
   } catch (const Error&) {
-    return false;
+    return read_weights(file.path.parent_path());
   }
 }
 

@@ -6,7 +6,7 @@
 
 namespace depthkv::fuzz {
 
-bool read_trace(std::span<const unsigned char> bytes);      // opens it and reads every channel of every layer
+bool read_trace(std::span<const unsigned char> bytes);  // of a sample: every channel of every layer; or a set's weights
 bool read_task_file(std::span<const unsigned char> bytes);  // read_tasks()
 
 }  // namespace depthkv::fuzz

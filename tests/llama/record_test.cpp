@@ -100,6 +100,14 @@ TEST_P(TinyRecord, FlashAttentionShowsTheSameVectors) {
   }
 }
 
+TEST_P(TinyRecord, FlashAttentionIsUsedWhereNoRowsAreWanted) {
+  const auto model = open(48);
+  const auto prompt = random_tokens(60, model->card(), 7);
+  const Recorded plain = record_all(*model, prompt, {}, 0, std::vector<bool>(model->card().layers.size(), true));
+  EXPECT_NE(record_all(*model, prompt, {}, 0, {}).layers.back().queries, plain.layers.back().queries)
+      << "the same bits, which half-precision queries wouldn't give";
+}
+
 // Where nothing but a rotation lies between projection and cache.
 class PlainTinyRecord : public TinyRecord {};
 INSTANTIATE_TEST_SUITE_P(Architectures, PlainTinyRecord, testing::Values(tiny_llama(), tiny_qwen2(), tiny_gemma()),

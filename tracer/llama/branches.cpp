@@ -69,11 +69,12 @@ LlamaBranches::LlamaBranches(llama_model* model, const ModelCard& card, std::spa
       capacity_(capacity),
       mask_(card_, masks, prefix_),
       cells_(card_),
+      workers_(options_.threads),
       session_(model, session_options(card_, prefix_, branches_, capacity, options_)) {
   prefill(prefix);
   for (std::size_t b = 0; b < branches_; ++b) session_.copy_sequence(0, sequence_of(b));
   if (options_.observer)
-    observer_.emplace(card_, options_.observer,
+    observer_.emplace(card_, options_.observer, workers_,
                       Capture::Wanted{.vectors = false, .attention = std::vector<bool>(card_.layers.size(), true)});
 }
 

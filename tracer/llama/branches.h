@@ -45,6 +45,7 @@ class LlamaBranches : public Branches {
   std::vector<float> prefix_logits_;
   Mask mask_;
   CellCheck cells_;
+  EngineWorkers workers_;
   std::optional<Capture> observer_;
   Session session_;
 };

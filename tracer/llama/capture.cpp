@@ -38,12 +38,8 @@ void check_shape(const ggml_tensor& node, std::int64_t rows, std::int64_t heads)
 
 }  // namespace
 
-Capture::Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted)
-    : card_(card),
-      sink_(sink),
-      wanted_(std::move(wanted)),
-      value_stores_(card.layers.size()),
-      workers_(wanted_.threads) {
+Capture::Capture(const ModelCard& card, const LayerSink& sink, EngineWorkers& workers, Wanted wanted)
+    : card_(card), sink_(sink), wanted_(std::move(wanted)), value_stores_(card.layers.size()), workers_(workers) {
   wanted_.attention.resize(card.layers.size());
   if (wanted_.unrotated) unrotation_.emplace(wanted_.threads);
 }

@@ -24,7 +24,8 @@ class Capture : public Watcher {
     bool cached_keys = false;     // all keys so far beside the queries
     int threads = 0;              // for what happens between two of the engine's operations
   };
-  Capture(const ModelCard& card, const LayerSink& sink, Wanted wanted);
+  // `workers`: for what the sink does.
+  Capture(const ModelCard& card, const LayerSink& sink, EngineWorkers& workers, Wanted wanted);
 
   // The positions that the next decode computes: one sequence, in cells [first, first + rows).
   void expect(std::int64_t first, std::int64_t rows, std::int64_t width);
@@ -50,7 +51,7 @@ class Capture : public Watcher {
   std::int64_t rows_ = 0;
   std::int64_t width_ = 0;
   std::vector<const ggml_tensor*> value_stores_;  // per layer: the node that writes the value cache
-  EngineWorkers workers_;
+  EngineWorkers& workers_;
   std::optional<Unrotation> unrotation_;
   std::vector<float> block_;
   std::vector<std::byte> scratch_;

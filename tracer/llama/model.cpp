@@ -43,12 +43,13 @@ class Recording {
             const Model::RecordRequest& request, const LayerSink& sink)
       : vocab_(llama_model_get_vocab(model)),
         cells_(card),
-        capture_(card, sink,
+        workers_(options.threads),
+        capture_(card, sink, workers_,
                  {.attention = request.attention,
                   .unrotated = request.unrotated_queries,
                   .cached_keys = request.cached_keys,
                   .threads = options.threads}),
-        states_(card, request.states),
+        states_(card, request.states, workers_),
         session_(model, options) {}
 
   // Computes tokens from position first on; every row goes to the sink, its hidden states if they are asked for, too.
@@ -95,6 +96,7 @@ class Recording {
 
   const llama_vocab* vocab_;
   CellCheck cells_;
+  EngineWorkers workers_;
   Capture capture_;
   States states_;
   Session session_;

@@ -29,7 +29,8 @@ std::string describe(const ggml_tensor* node) {
 
 }  // namespace
 
-States::States(const ModelCard& card, const StateSink& sink) : card_(card), sink_(sink) {}
+States::States(const ModelCard& card, const StateSink& sink, EngineWorkers& workers)
+    : card_(card), sink_(sink), workers_(workers) {}
 
 void States::expect(std::int64_t first, std::int64_t rows) {
   first_ = first;
@@ -112,6 +113,7 @@ bool States::adds(const ggml_tensor& node, const ggml_tensor* one) const {
 }
 
 void States::take(ggml_tensor& node) {
+  const UseWorkers use(workers_);
   const auto keep = [&](Part& part) {
     const std::span<const float> rows = rows_of(node);
     part.rows.assign(rows.begin(), rows.end());

@@ -8,6 +8,7 @@
 
 #include "depthkv/model.h"
 #include "tracer/llama/engine.h"
+#include "tracer/llama/workers.h"
 
 namespace depthkv {
 
@@ -18,7 +19,8 @@ namespace depthkv {
 // looks different.
 class States : public Watcher {
  public:
-  States(const ModelCard& card, const StateSink& sink);
+  // `workers`: for what the sink does.
+  States(const ModelCard& card, const StateSink& sink, EngineWorkers& workers);
 
   // The rows that the next decode computes; each needs an output, or the last layer drops it.
   void expect(std::int64_t first, std::int64_t rows);
@@ -45,6 +47,7 @@ class States : public Watcher {
 
   const ModelCard& card_;
   const StateSink& sink_;
+  EngineWorkers& workers_;
   std::int64_t first_ = 0;
   std::int64_t rows_ = 0;
   int layer_ = -1;
