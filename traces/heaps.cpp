@@ -7,6 +7,7 @@ namespace depthkv::h5 {
 namespace {
 
 constexpr std::uint64_t kMostHeapBlock = 1 << 26;  // bytes
+constexpr std::uint64_t kNodeFrame = 10;           // of an index: signature, version, type, checksum
 
 }  // namespace
 
@@ -35,13 +36,53 @@ void check_fractal_heap(RawFile& file, std::uint64_t address, const std::string&
   fields.require(root == kUndefined || file.holds(root, 1));
 }
 
-void check_index(RawFile& file, std::uint64_t address, const std::string& name) {
+namespace {
+
+struct NameIndex {
+  IndexOf what;
+  std::uint64_t node_bytes;
+  std::uint64_t record_bytes;
+
+  std::uint64_t records_in_leaf() const { return (node_bytes - kNodeFrame) / record_bytes; }
+};
+
+// libhdf5 looks for a shared attribute, and for one that says it is huge, in what the file may not have.
+void check_record(Fields record, IndexOf what) {
+  constexpr std::uint8_t kVersionAndHuge = 0xd0;  // of a heap's identifier
+  constexpr std::uint8_t kShared = 2;
+  constexpr std::uint64_t kHash = 4;
+  constexpr std::uint64_t kRestOfIdentifier = 7;
+  if (what == IndexOf::link_names) record.take(kHash);
+  record.require((record.take<std::uint8_t>() & kVersionAndHuge) == 0);
+  if (what == IndexOf::link_names) return;
+  record.take(kRestOfIdentifier);
+  record.require((record.take<std::uint8_t>() & kShared) == 0);
+}
+
+// Two levels of nodes index a thousand links; more isn't looked through, so not accepted.
+void check_names(RawFile& file, const NameIndex& index, std::uint64_t address, std::uint64_t depth,
+                 std::uint64_t records, const std::string& name) {
+  const std::string node = file.read(address, index.node_bytes);
+  Fields fields(node, name);
+  fields.require(depth <= 1 && fields.take(4) == (depth == 0 ? "BTLF" : "BTIN"));
+  fields.take(2);  // version and type
+  for (std::uint64_t i = 0; i < records; ++i) check_record(fields.within(fields.take(index.record_bytes)), index.what);
+  if (depth == 0) return;
+  const std::size_t count_bytes = index.records_in_leaf() < 256 ? 1 : 2;
+  for (std::uint64_t i = 0; i <= records; ++i) {
+    const auto child = fields.take<std::uint64_t>();
+    check_names(file, index, child, depth - 1, fields.number(count_bytes), name);
+  }
+}
+
+}  // namespace
+
+void check_index(RawFile& file, std::uint64_t address, IndexOf what, const std::string& name) {
   constexpr std::uint64_t kBytes = 34;
-  constexpr std::size_t kNodeFrame = 10;  // signature, version, type, checksum
   const std::string header = file.read(address, kBytes);
   Fields fields(header, name);
   fields.require(fields.take(4) == "BTHD" && fields.take<std::uint8_t>() == 0);
-  fields.take(1);
+  fields.require(fields.take<std::uint8_t>() == static_cast<std::uint8_t>(what));
   const auto node_bytes = fields.take<std::uint32_t>();
   const auto record_bytes = fields.take<std::uint16_t>();
   const auto depth = fields.take<std::uint16_t>();
@@ -49,11 +90,18 @@ void check_index(RawFile& file, std::uint64_t address, const std::string& name) 
   const auto merge = fields.take<std::uint8_t>();
   const auto root = fields.take<std::uint64_t>();
   const auto records = fields.take<std::uint16_t>();
+  const auto total = fields.take<std::uint64_t>();
   fields.require(node_bytes >= 64 && node_bytes <= kMostHeapBlock && record_bytes >= 8 && record_bytes <= 64 &&
                  node_bytes >= kNodeFrame + 4 * record_bytes && depth <= 8 && split > 0 && split <= 100 && merge > 0 &&
                  merge < split);
   fields.require(records <= (node_bytes - kNodeFrame) / record_bytes);
-  fields.require(root == kUndefined || file.holds(root, node_bytes));
+  fields.require((records == 0) == (root == kUndefined) && (records == 0) == (total == 0));
+  if (records == 0) return;
+  fields.require(file.holds(root, node_bytes));
+  if (what == IndexOf::attribute_names || what == IndexOf::link_names) {
+    fields.require(record_bytes == (what == IndexOf::attribute_names ? 17 : 11));
+    check_names(file, {what, node_bytes, record_bytes}, root, depth, records, name);
+  }
 }
 
 void check_local_heap(RawFile& file, std::uint64_t address, const std::string& name) {

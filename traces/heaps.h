@@ -12,8 +12,11 @@ namespace depthkv::h5 {
 
 constexpr std::uint64_t kUndefined = std::numeric_limits<std::uint64_t>::max();  // an address of nothing
 
+// What the B-tree of version 2 over a heap lists, by its number in the file.
+enum class IndexOf : std::uint8_t { link_names = 5, link_order = 6, attribute_names = 8, attribute_order = 9 };
+
 void check_fractal_heap(RawFile& file, std::uint64_t address, const std::string& name);  // many links or attributes
-void check_index(RawFile& file, std::uint64_t address, const std::string& name);         // B-tree of version 2 over it
-void check_local_heap(RawFile& file, std::uint64_t address, const std::string& name);    // names of an old group
+void check_index(RawFile& file, std::uint64_t address, IndexOf what, const std::string& name);
+void check_local_heap(RawFile& file, std::uint64_t address, const std::string& name);  // names of an old group
 
 }  // namespace depthkv::h5

@@ -2,6 +2,7 @@
 #include "traces/object_header.h"
 
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <limits>
 #include <vector>
@@ -222,16 +223,18 @@ void check_link(Fields fields) {
 }
 
 // Version, flags, and where a heap and its indices are.
-void check_dense(Fields fields, std::size_t order_bytes, RawFile& file, const std::string& name) {
+void check_dense(Fields fields, std::size_t order_bytes, std::array<IndexOf, 2> indices, RawFile& file,
+                 const std::string& name) {
   const auto version = fields.take<std::uint8_t>();
   const auto flags = fields.take<std::uint8_t>();
   fields.require(version == 0 && flags <= 3);
   if ((flags & 1U) != 0) fields.take(order_bytes);
   const auto heap = fields.take<std::uint64_t>();
   if (heap != kUndefined) check_fractal_heap(file, heap, name);
-  for (int i = 0; i < ((flags & 2U) != 0 ? 2 : 1); ++i) {
+  for (std::size_t i = 0; i < ((flags & 2U) != 0 ? 2 : 1); ++i) {
     const auto index = fields.take<std::uint64_t>();
-    if (index != kUndefined) check_index(file, index, name);
+    fields.require(index == kUndefined || heap != kUndefined);
+    if (index != kUndefined) check_index(file, index, indices[i], name);
   }
 }
 
@@ -321,9 +324,9 @@ class Header {
       case Kind::comment:
         return fields.require(fields.left() > 0 && fields.take(fields.left()).back() == '\0');
       case Kind::link_info:
-        return check_dense(fields, 8, file_, name_);
+        return check_dense(fields, 8, {IndexOf::link_names, IndexOf::link_order}, file_, name_);
       case Kind::attribute_info:
-        return check_dense(fields, 2, file_, name_);
+        return check_dense(fields, 2, {IndexOf::attribute_names, IndexOf::attribute_order}, file_, name_);
       case Kind::symbol_table:
         fields.require(file_.holds(fields.take<std::uint64_t>(), 8));
         return check_local_heap(file_, fields.take<std::uint64_t>(), name_);
