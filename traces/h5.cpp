@@ -191,9 +191,8 @@ bool has(const Object& parent, const std::string& name) {
 }
 
 void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path) {
-  if (H5Lcreate_external(file.c_str(), path.c_str(), parent.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT) < 0) {
+  if (H5Lcreate_external(file.c_str(), path.c_str(), parent.id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT) < 0)
     throw Error(fmt::format("{}: can't link to {}", child(parent, name), file));
-  }
 }
 
 std::vector<std::pair<std::string, std::string>> external_links(const Object& group) {
