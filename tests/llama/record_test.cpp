@@ -59,7 +59,8 @@ TEST_P(TinyRecord, CardTellsWhatTheFileSays) {
   EXPECT_EQ(card.context_length, tiny.context);
   EXPECT_EQ(card.vocabulary, tiny.vocabulary);
   EXPECT_EQ(card.embedding, tiny.embedding);
-  EXPECT_EQ(card.rotary_layout, tiny.architecture == "llama" ? "interleaved" : "half_split");
+  const bool interleaved = tiny.architecture == "llama" || tiny.architecture == "mistral3";
+  EXPECT_EQ(card.rotary_layout, interleaved ? "interleaved" : "half_split");
   EXPECT_EQ(card.rotary_base, 5000);
   EXPECT_EQ(card.logit_softcap, tiny.architecture == "gemma2" ? 5.0 : 0.0);
   // Gemma scales its queries before they are cached or compared, Phi-3 too.
@@ -213,7 +214,7 @@ TEST_P(TinyRecord, ThreadsDoNotChangeTheBits) {
 
 INSTANTIATE_TEST_SUITE_P(Architectures, TinyRecord,
                          testing::Values(tiny_llama(), tiny_qwen2(), tiny_qwen3(), tiny_gemma(), tiny_gemma2(),
-                                         tiny_gemma3(), tiny_phi3()),
+                                         tiny_gemma3(), tiny_mistral3(), tiny_phi3()),
                          [](const auto& test) { return test.param.architecture; });
 
 TEST(Record, OnePromptTokenAndOneHead) {

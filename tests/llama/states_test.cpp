@@ -106,7 +106,7 @@ class TinyStates : public testing::TestWithParam<TinyGguf> {
 };
 INSTANTIATE_TEST_SUITE_P(Architectures, TinyStates,
                          testing::Values(tiny_llama(), tiny_qwen2(), tiny_qwen3(), tiny_gemma(), tiny_gemma2(),
-                                         tiny_gemma3(), tiny_phi3()),
+                                         tiny_gemma3(), tiny_mistral3(), tiny_phi3()),
                          [](const auto& test) { return test.param.architecture; });
 
 TEST_P(TinyStates, StartFromTheEmbeddings) {

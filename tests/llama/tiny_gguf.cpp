@@ -145,6 +145,7 @@ TinyGguf tiny_gemma() {
 TinyGguf tiny_qwen3() { return {.architecture = "qwen3", .layers = 2, .seed = 5}; }
 TinyGguf tiny_gemma2() { return {.architecture = "gemma2", .layers = 4, .seed = 4}; }
 TinyGguf tiny_gemma3() { return {.architecture = "gemma3", .layers = 7, .seed = 6}; }
+TinyGguf tiny_mistral3() { return {.architecture = "mistral3", .layers = 2, .seed = 9}; }
 TinyGguf tiny_phi3() { return {.architecture = "phi3", .layers = 2, .kv_heads = 4, .seed = 7}; }
 
 TinyGguf tiny_command_r() { return {.architecture = "command-r", .layers = 2, .seed = 8}; }

@@ -12,7 +12,7 @@
 namespace depthkv {
 
 struct TinyGguf {
-  std::string architecture = "llama";  // llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3 or command-r
+  std::string architecture = "llama";  // llama, qwen2, qwen3, gemma, gemma2, gemma3, mistral3, phi3 or command-r
   int layers = 3;
   int query_heads = 4;
   int kv_heads = 2;
@@ -34,6 +34,7 @@ TinyGguf tiny_gemma();      // one KV head, heads wider than embedding / heads
 TinyGguf tiny_qwen3();      // queries and keys normalised per head
 TinyGguf tiny_gemma2();     // every other layer has a sliding window, logits are capped
 TinyGguf tiny_gemma3();     // five of six layers have a sliding window, queries and keys are normalised
+TinyGguf tiny_mistral3();   // as Llama
 TinyGguf tiny_phi3();       // queries, keys and values from one matrix
 TinyGguf tiny_command_r();  // attention and FFN read the same norm and are added together
 inline constexpr int kTinyWindow = 24;
