@@ -2,6 +2,8 @@
 #include "traces/heaps.h"
 
 #include <bit>
+#include <optional>
+#include <vector>
 
 namespace depthkv::h5 {
 namespace {
@@ -120,6 +122,37 @@ void check_local_heap(RawFile& file, std::uint64_t address, const std::string& n
     fields.require(steps <= size / 16 && size >= 16 && free_block <= size - 16);
     const std::string block = file.read(data + free_block, 16);
     free_block = Fields(block, name).take<std::uint64_t>();
+  }
+}
+
+void check_group_tree(RawFile& file, std::uint64_t address, const std::string& name) {
+  constexpr std::uint64_t kHeader = 24;  // before the keys and children
+  struct Node {
+    std::uint64_t address;
+    std::optional<std::uint8_t> level;
+  };
+  std::vector<Node> nodes{{address, std::nullopt}};
+  for (std::uint64_t steps = 0; !nodes.empty(); ++steps) {
+    const Node node = nodes.back();
+    nodes.pop_back();
+    const std::string header = file.read(node.address, kHeader);
+    Fields fields(header, name);
+    fields.require(steps <= file.size() / kHeader && fields.take(4) == "TREE" && fields.take<std::uint8_t>() == 0);
+    const auto level = fields.take<std::uint8_t>();
+    const auto children = fields.take<std::uint16_t>();
+    fields.require(!node.level || level == *node.level);
+    const std::string entries =
+        file.read(node.address + kHeader, (2 * std::uint64_t{children} + 1) * sizeof(std::uint64_t));
+    Fields list = fields.within(entries);
+    for (int i = 0; i < children; ++i) {
+      list.take(sizeof(std::uint64_t));  // key
+      const auto child = list.take<std::uint64_t>();
+      if (level == 0) {
+        list.require(file.read(child, 4) == "SNOD");
+      } else {
+        nodes.push_back({child, static_cast<std::uint8_t>(level - 1)});
+      }
+    }
   }
 }
 

@@ -18,5 +18,6 @@ enum class IndexOf : std::uint8_t { link_names = 5, link_order = 6, attribute_na
 void check_fractal_heap(RawFile& file, std::uint64_t address, const std::string& name);  // many links or attributes
 void check_index(RawFile& file, std::uint64_t address, IndexOf what, const std::string& name);
 void check_local_heap(RawFile& file, std::uint64_t address, const std::string& name);  // names of an old group
+void check_group_tree(RawFile& file, std::uint64_t address, const std::string& name);  // and its B-tree of version 1
 
 }  // namespace depthkv::h5

@@ -328,7 +328,7 @@ class Header {
       case Kind::attribute_info:
         return check_dense(fields, 2, {IndexOf::attribute_names, IndexOf::attribute_order}, file_, name_);
       case Kind::symbol_table:
-        fields.require(file_.holds(fields.take<std::uint64_t>(), 8));
+        check_group_tree(file_, fields.take<std::uint64_t>(), name_);
         return check_local_heap(file_, fields.take<std::uint64_t>(), name_);
       case Kind::continuation: {
         const auto address = fields.take<std::uint64_t>();
