@@ -2,6 +2,7 @@
 #include "cli/pipeline.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -70,6 +71,16 @@ std::filesystem::path Pipeline::trace_folder() const {
   return plan_.traces.empty() ? folder_ / "traces" : plan_.traces;
 }
 
+std::filesystem::path Pipeline::cache_folder() const {
+  if (plan_.cache == "none") return {};
+  if (plan_.cache != "auto") return plan_.cache;
+  const std::filesystem::path folder = trace_folder() / ".curves";
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  // A set that can only be read is replayed without a cache.
+  return access(folder.c_str(), W_OK) == 0 ? folder : std::filesystem::path();
+}
+
 void Pipeline::describe() {
   if (plan_.trace) {
     read_samples(*plan_.trace);  // a mistake in a task file shows before the model is loaded
@@ -106,6 +117,7 @@ void Pipeline::trace_into(const std::filesystem::path& traces) {
 
 void Pipeline::replay() {
   prepare_folder(folder_);
+  plan_.replay.cache = cache_folder();
   results_ = depthkv::replay(open_trace_set(trace_folder()), plan_.replay, registry_, progress_);
   results_->plan_hash = plan_hash(plan_.replay, registry_);
   // An older verification belongs to an older plan.
@@ -117,6 +129,7 @@ void Pipeline::replay() {
 
 void Pipeline::verify() {
   if (!plan_.verify) return;
+  results_->plan.cache = cache_folder();
   verification_ = depthkv::verify(model(), open_trace_set(trace_folder()), *results_, *plan_.verify, progress_);
   save_plan();
   write_verify_csv(*results_, *verification_, folder_ / "verify.csv");

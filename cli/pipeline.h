@@ -36,6 +36,8 @@ class Pipeline {
  private:
   Model& model();
   std::filesystem::path trace_folder() const;
+  // Where curves are kept; empty: nowhere.
+  std::filesystem::path cache_folder() const;
   void save_plan();
 
   Plan plan_;

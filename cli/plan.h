@@ -18,6 +18,7 @@ namespace depthkv {
 struct Plan {
   std::filesystem::path model;       // GGUF file; needed to trace and to verify
   int threads = 0;                   // 0: one per core
+  std::string cache = "auto";        // where curves are kept: auto (in the trace set's folder), none, or a folder
   std::filesystem::path traces;      // a recorded set; empty: `trace` records one into the run folder
   std::optional<TracePlan> trace;    // absent: nothing is recorded
   ReplayPlan replay;                 // axes that the plan leaves out: everything that is built in

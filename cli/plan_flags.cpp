@@ -7,6 +7,7 @@ const std::vector<Flag>& plan_flags() {
   static const std::vector<Flag> kFlags{
       {"--model", "model", "GGUF file of the model (default: $DEPTHKV_MODEL)"},
       {"--threads", "threads", "threads, 0: one per core"},
+      {"--cache", "cache", "where curves are kept for later runs: auto (in the trace set's folder), none, or a folder"},
       {"--tasks", "trace.tasks", "files of prompts: .jsonl (task samples) or .txt (a text to go on with)", true, false},
       {"--format", "trace.tasks.format", "how the task files are read, whatever their names: tasks, text or chat"},
       {"--fields", "trace.tasks.fields", "names of fields in the task files, such as context=passage,question=query",
@@ -28,6 +29,8 @@ const std::vector<Flag>& plan_flags() {
       {"--cut", "replay.cut", "prune after the context or after the prompt"},
       {"--scorer", "replay.scorers", "scorer, with parameters as in snapkv:window=32,kernel=5; repeat for more", true,
        false},
+      {"--structure", "replay.structures", "what is kept together, such as token or chunk:length=20; repeat for more",
+       true, false},
       {"--protect", "replay.protect", "first+last positions that always stay, such as 4+32; repeat for more", true,
        true},
       {"--layers", "replay.layer_allocators", "layer allocator; repeat for more", true, false},

@@ -55,6 +55,10 @@ std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
   for (const PolicySpec& spec : plan.scorers) {
     text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_scorer(spec).params));
   }
+  text += "  structures:\n";
+  for (const PolicySpec& spec : plan.structures) {
+    text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_structure(spec).params));
+  }
   text += "  protect:\n";
   for (const Protect& protect : plan.protect)
     text += fmt::format("    - {{first: {}, last: {}}}\n", protect.first, protect.last);
@@ -96,6 +100,7 @@ std::string to_yaml(const Plan& plan, const Registry& registry) {
   text += fmt::format("threads: {}\n", plan.threads);
   if (!plan.traces.empty())
     text += fmt::format("traces: {}\n", quoted(std::filesystem::absolute(plan.traces).string()));
+  text += fmt::format("cache: {}\n", quoted(plan.cache));
   if (plan.trace) text += trace_yaml(*plan.trace);
   text += replay_yaml(plan.replay, registry);
   if (plan.verify) {

@@ -125,6 +125,7 @@ void read_replay(const YAML::Node& node, const YamlSource& source, ReplayPlan& p
   YamlSection section(node, "replay", source);
   plan.cut = static_cast<Cut>(section.take_choice("cut", {"context", "prompt"}, static_cast<std::size_t>(plan.cut)));
   read_specs(section, "scorers", source, plan.scorers);
+  read_specs(section, "structures", source, plan.structures);
   if (section.has("protect")) {
     plan.protect.clear();
     for (const YAML::Node& item : section.items("protect"))
@@ -160,6 +161,18 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
   return plan;
 }
 
+bool is_cache_word(const std::string& text) { return text == "auto" || text == "none"; }
+
+// A word stays one; anything else is a folder, relative to the file.
+void read_cache(YamlSection& section, std::string& cache) {
+  if (!section.has("cache")) return;
+  section.take("cache", cache);
+  if (is_cache_word(cache)) return;
+  std::filesystem::path folder;
+  section.take_path("cache", folder);
+  cache = folder.string();
+}
+
 YAML::Node read_root(const std::filesystem::path& file) {
   if (file.empty()) return YAML::Node(YAML::NodeType::Map);
   std::ifstream stream(file);
@@ -178,9 +191,9 @@ YAML::Node read_root(const std::filesystem::path& file) {
 void apply(YAML::Node root, const Overrides& overrides) {
   for (const auto& [key, values] : overrides) {
     YAML::Node value;
-    const bool is_path = key == "model" || key == "traces" || key == "trace.tasks";
+    const bool is_path = key == "model" || key == "traces" || key == "trace.tasks" || key == "cache";
     const auto text = [&](const std::string& given) {
-      return is_path ? std::filesystem::absolute(given).string() : given;
+      return is_path && !is_cache_word(given) ? std::filesystem::absolute(given).string() : given;
     };
     const auto dot = key.find('.');
     const std::string section = key.substr(0, dot);
@@ -203,10 +216,13 @@ void apply(YAML::Node root, const Overrides& overrides) {
   }
 }
 
-template <class Policy>
-std::vector<PolicySpec> all_of(const std::vector<Entry<Policy>>& entries) {
+// Every scorer that runs without further input.
+std::vector<PolicySpec> all_scorers(const Registry& registry) {
   std::vector<PolicySpec> specs;
-  for (const Entry<Policy>& entry : entries) specs.push_back({entry.name, {}, "built in"});
+  for (const auto& entry : registry.scorers()) {
+    PolicySpec spec{entry.name, {}, "built in"};
+    if (registry.make_scorer(spec).unavailable.empty()) specs.push_back(spec);
+  }
   return specs;
 }
 
@@ -221,10 +237,12 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
   section.take_path("model", plan.model);
   section.take("threads", plan.threads, 0, kMostThreads);
   section.take_path("traces", plan.traces);
+  read_cache(section, plan.cache);
   if (section.has("trace")) plan.trace = read_trace(section.node("trace"), source);
-  plan.replay.scorers = all_of(registry.scorers());
-  plan.replay.layer_allocators = all_of(registry.layer_allocators());
-  plan.replay.head_allocators = all_of(registry.head_allocators());
+  plan.replay.scorers = all_scorers(registry);
+  for (const char* name : {"uniform", "pyramid", "depthkv", "oracle"})
+    plan.replay.layer_allocators.push_back({name, {}, "built in"});
+  for (const char* name : {"uniform", "adakv"}) plan.replay.head_allocators.push_back({name, {}, "built in"});
   if (section.has("replay")) read_replay(section.node("replay"), source, plan.replay);
   if (section.has("verify")) plan.verify = read_verify(section.node("verify"), source, plan.replay);
   section.done();

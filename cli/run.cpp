@@ -98,7 +98,7 @@ void add_replay_command(CLI::App& app, Action& action) {
                   "  depthkv replay traces --scorer h2o --scorer snapkv:window=32 --keep 0.2,0.4 --out run\n"
                   "  depthkv replay traces --layers pyramid --layers depthkv:importance=1,1,2,2 --out run");
   command->add_option("TRACES", given->input, "folder of a trace set")->required();
-  add_plan_flags(*command, given->overrides, {"threads", "replay."});
+  add_plan_flags(*command, given->overrides, {"threads", "cache", "replay."});
   command->add_option("--out", given->out, "run folder")->required();
   command->callback([given, &action] {
     action = [given] {
@@ -116,7 +116,7 @@ void add_verify_command(CLI::App& app, Action& action) {
                                   "  depthkv verify run --model model.gguf\n"
                                   "  depthkv verify run --top 8 --controls 8 --verify-keep 0.1,0.2");
   command->add_option("RUN", given->input, "folder that replay wrote")->required();
-  add_plan_flags(*command, given->overrides, {"model", "threads", "verify."});
+  add_plan_flags(*command, given->overrides, {"model", "threads", "cache", "verify."});
   command->callback([given, &action] {
     action = [given] {
       Plan plan = load(plan_of_run(given->input), given->overrides);

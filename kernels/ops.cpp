@@ -11,6 +11,7 @@
 #include "kernels/projected_norms/projected_norms.h"
 #include "kernels/rank/rank.h"
 #include "kernels/row_norms/row_norms.h"
+#include "kernels/set_losses/set_losses.h"
 
 namespace depthkv {
 
@@ -28,7 +29,8 @@ const Ops& ops_for(Device device) {
                         .row_norms = cpu::row_norms,
                         .projected_norms = cpu::projected_norms,
                         .rank = cpu::rank,
-                        .accumulate_losses = cpu::accumulate_losses};
+                        .accumulate_losses = cpu::accumulate_losses,
+                        .set_losses = cpu::set_losses};
   static const Ops kReference{.name = "reference",
                               .attention_rows = reference::attention_rows,
                               .attention_sums = reference::attention_sums,
@@ -36,7 +38,8 @@ const Ops& ops_for(Device device) {
                               .row_norms = reference::row_norms,
                               .projected_norms = reference::projected_norms,
                               .rank = reference::rank,
-                              .accumulate_losses = reference::accumulate_losses};
+                              .accumulate_losses = reference::accumulate_losses,
+                              .set_losses = reference::set_losses};
   return device == Device::cpu ? kCpu : kReference;
 }
 

@@ -148,14 +148,4 @@ std::string Params::resolved() const {
   return text;
 }
 
-Needs Needs::operator|(const Needs& other) const {
-  return {bits | other.bits, std::max(window_rows, other.window_rows)};
-}
-
-Needs needs(std::initializer_list<Feature> features, std::int64_t window_rows) {
-  Needs all{0, window_rows};
-  for (const Feature feature : features) all.bits |= static_cast<std::uint32_t>(feature);
-  return all;
-}
-
 }  // namespace depthkv

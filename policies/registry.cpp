@@ -9,11 +9,13 @@
 #include "depthkv/error.h"
 #include "policies/allocators/allocators.h"
 #include "policies/scorers/scorers.h"
+#include "policies/structures/structures.h"
 
 namespace depthkv {
 namespace {
 
 constexpr const char* kScorer = "scorer";
+constexpr const char* kStructure = "structure";
 constexpr const char* kLayerAllocator = "layer allocator";
 constexpr const char* kHeadAllocator = "head allocator";
 
@@ -27,6 +29,18 @@ std::vector<Entry<Scorer>> scorer_table() {
       {"sink_recent", "the first positions, then the most recent ones", "arXiv:2309.17453", make_sink_recent},
       {"snapkv", "attention received from the last rows, pooled", "arXiv:2404.14469", make_snapkv},
       {"vatp", "attention received times the value's L1 norm", "arXiv:2406.12335", make_vatp},
+  };
+}
+
+std::vector<Entry<Structure>> structure_table() {
+  return {
+      {"block", "block by block, cut back to the budget after each", "arXiv:2504.15364", make_block},
+      {"chunk", "whole chunks of positions, the same in all heads", "arXiv:2502.00299", make_chunk},
+      {"chunked_prefill", "every chunk by itself, by the same share", "doi:10.1162/tacl_a_00716", make_chunked_prefill},
+      {"critical", "half by score, half by score times output norm", "arXiv:2502.03805", make_critical},
+      {"shared", "the same positions in all heads", "arXiv:2401.06104", make_shared},
+      {"threshold", "whatever scores enough: the budget is an outcome", "arXiv:2506.05345", make_threshold},
+      {"token", "every entry by itself", "", make_token},
   };
 }
 
@@ -82,10 +96,12 @@ Policy make(const std::vector<Entry<Policy>>& entries, const PolicySpec& spec, c
 }  // namespace
 
 void Registry::add(Entry<Scorer> entry) { add_to(scorers_, std::move(entry), kScorer); }
+void Registry::add(Entry<Structure> entry) { add_to(structures_, std::move(entry), kStructure); }
 void Registry::add(Entry<LayerAllocator> entry) { add_to(layer_allocators_, std::move(entry), kLayerAllocator); }
 void Registry::add(Entry<HeadAllocator> entry) { add_to(head_allocators_, std::move(entry), kHeadAllocator); }
 
 Scorer Registry::make_scorer(const PolicySpec& spec) const { return make(scorers_, spec, kScorer); }
+Structure Registry::make_structure(const PolicySpec& spec) const { return make(structures_, spec, kStructure); }
 LayerAllocator Registry::make_layer_allocator(const PolicySpec& spec) const {
   return make(layer_allocators_, spec, kLayerAllocator);
 }
@@ -96,6 +112,7 @@ HeadAllocator Registry::make_head_allocator(const PolicySpec& spec) const {
 Registry builtin_policies() {
   Registry registry;
   for (const auto& entry : scorer_table()) registry.add(entry);
+  for (const auto& entry : structure_table()) registry.add(entry);
   for (const auto& entry : layer_allocator_table()) registry.add(entry);
   for (const auto& entry : head_allocator_table()) registry.add(entry);
   return registry;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a sample costs under every ranker: rankings, head splits and curves. Everything up to here is paid once per
-// (sample, layer, ranker); everything after it is arithmetic on these small arrays.
+// What a sample costs under a ranker: order, scores and curves. Everything up to here is paid once per (sample, layer,
+// ranker); everything after it is arithmetic on these small arrays.
 #pragma once
 #include <optional>
 #include <string>
@@ -21,33 +21,69 @@ struct HeadCurves {
 
 // One layer under one ranker.
 struct RankedLayer {
-  Ranking ranking;                   // empty unless asked for
-  std::vector<HeadSplit> splits;     // [head allocator]
+  Ranked ranked;
   std::vector<HeadCurves> judged;    // [KV head]
-  std::vector<HeadCurves> observed;  // [KV head]
+  std::vector<HeadCurves> observed;  // [KV head]; no evidence
 
-  // The layer's loss when its heads keep `kept`: mean over heads for mass and evidence, sum for output_error.
+  // What head g adds to the layer's loss when it keeps `kept`; NaN where that wasn't measured. A layer's loss is the
+  // mean over heads of mass and evidence, the sum of output_error.
+  double head_loss(Rows rows, Metric metric, std::size_t g, std::int64_t kept) const;
   double loss(Rows rows, Metric metric, const std::vector<std::int64_t>& kept) const;
 };
 
-struct RankedSample {
-  Shape shape;  // tokens = the cut
-  std::int64_t judged_rows = 0;
-  std::vector<std::optional<std::string>> skipped;  // [ranker] why, or nothing
-  std::vector<std::vector<RankedLayer>> layers;     // [ranker][layer]; empty for skipped rankers
-};
+// The share of the evidence tokens that are lost when the first k of a head's order are kept, k = 0 .. n; empty without
+// evidence.
+std::vector<float> evidence_curve(std::span<const std::uint32_t> order, const std::vector<bool>& is_evidence);
+std::vector<bool> evidence_flags(const Sample& sample, std::int64_t cut);
 
-struct RankRequest {
-  std::vector<bool> rankers;  // which of the policies' rankers
-  bool keep_rankings = false;
-  bool judged = true;     // measure curves on judged rows
-  bool observed = false;  // measure curves on observed rows
+// A ranker, or one at a certain budget where its scores depend on that.
+struct Variant {
+  std::size_t ranker = 0;
+  std::optional<std::size_t> keep;  // in the plan
+  bool operator==(const Variant&) const = default;
 };
-RankedSample rank_sample(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
-                         const RankRequest& request);
+std::vector<Variant> variants_of(const Ranker& ranker, std::size_t index, const ReplayPlan& plan);
 
-// Splits the budget of one policy over layers, then heads.
-// Checks that both allocators kept their promise of exact sums.
-Allocation allocate(const RankedSample& sample, const Policies& policies, PolicyIndex policy, double keep);
+// Numbers that an allocator measured: [layer], one list each.
+using Measured = std::vector<std::vector<double>>;
+
+// All layers of a sample under one variant, ready to be allocated over.
+class RankedSample {
+ public:
+  RankedSample(const Trace& trace, const ReplayPlan& plan, const Policies& policies, Variant variant,
+               std::vector<RankedLayer> layers);
+
+  const Variant& variant() const { return variant_; }
+  const std::vector<RankedLayer>& layers() const { return layers_; }
+
+  // Splits of one pair of allocators at any budget. Checks that both keep their promise of exact sums.
+  class Allocator {
+   public:
+    Allocator(const RankedSample& sample, const Policies& policies, PolicyIndex policy,
+              const Measured& measured_by_layers, const Measured& measured_by_heads);
+    Allocator(const Allocator&) = delete;
+    Allocator& operator=(const Allocator&) = delete;
+    Allocation at(double keep) const;
+
+   private:
+    std::vector<std::int64_t> split(std::size_t layer, std::int64_t entries) const;
+
+    const RankedSample& sample_;
+    std::string layer_name_;
+    std::string head_name_;
+    std::vector<HeadSplit> heads_;
+    LayerInput input_;
+    LayerSplit layers_;
+  };
+
+ private:
+  HeadInput head_input(std::size_t layer) const;
+
+  Variant variant_;
+  Shape shape_;
+  std::vector<int> numbers_;  // of the layers in the model
+  Protect protect_;
+  std::vector<RankedLayer> layers_;
+};
 
 }  // namespace depthkv

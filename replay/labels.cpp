@@ -29,6 +29,16 @@ std::string ranker_label(const ResultTable& results, std::size_t ranker) {
       std::any_of(rankers.begin(), rankers.end(), [&](const Ranker& other) { return !(other.protect == it.protect); });
   std::string label = it.scorer.name;
   if (params_differ) label += fmt::format(" ({})", it.scorer.params);
+  const auto other_structure = [&](const Ranker& other) {
+    return other.structure.name != it.structure.name || other.structure.params != it.structure.params;
+  };
+  if (it.structure.name != "token" || std::any_of(rankers.begin(), rankers.end(), other_structure)) {
+    const auto same_name = [&](const Ranker& other) {
+      return other.structure.name == it.structure.name && other.structure.params != it.structure.params;
+    };
+    const bool needs_params = std::any_of(rankers.begin(), rankers.end(), same_name);
+    label += fmt::format(" {}{}", it.structure.name, needs_params ? fmt::format(" ({})", it.structure.params) : "");
+  }
   if (protect_differs) label += fmt::format(" [{}+{}]", it.protect.first, it.protect.last);
   return label;
 }

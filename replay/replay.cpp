@@ -4,10 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "depthkv/error.h"
 #include "kernels/parallel.h"
-#include "replay/curves.h"
+#include "replay/sets.h"
 
 namespace depthkv {
 namespace {
@@ -17,70 +18,133 @@ void add_unless_named(std::vector<PolicySpec>& specs, const std::string& name) {
   if (std::none_of(specs.begin(), specs.end(), same)) specs.push_back({name, {}, "bounds"});
 }
 
-template <class Policy>
-bool any_of(const std::vector<Policy>& policies, bool Policy::*flag) {
-  return std::any_of(policies.begin(), policies.end(), [&](const Policy& policy) { return policy.*flag; });
-}
+// One sample, all policies.
+class SampleReplay {
+ public:
+  SampleReplay(const Trace& trace, const ResultTable& table, const ReplayWatch& watch)
+      : trace_(trace), table_(table), plan_(table.plan), policies_(table.policies), watch_(watch) {
+    sample_.id = trace.sample().id;
+    sample_.task = trace.sample().task;
+    sample_.tokens = trace.sample().segments.at(plan_.cut);
+    sample_.has_evidence = !trace.sample().evidence.empty();
+    sample_.ranker_skipped.resize(policies_.rankers.size());
+    sample_.layer_skipped.resize(policies_.layer_allocators.size());
+    sample_.head_skipped.resize(policies_.head_allocators.size());
+    sample_.kept.assign(policies_.size() * plan_.keep.size(), 0);
+    sample_.values.assign(sample_.kept.size() * kMetrics, std::numeric_limits<double>::quiet_NaN());
+    const Shape shape = prunable_shape(trace.model(), sample_.tokens);
+    for (const double keep : plan_.keep) sample_.entries.push_back(budget_from_keep(shape, keep).entries);
+  }
 
-// Every policy and budget of one ranker on one sample.
-void evaluate(const RankedSample& ranked, const ResultTable& table, std::size_t ranker, SampleResult& sample) {
-  const Policies& policies = table.policies;
-  const std::size_t keeps = table.plan.keep.size();
-  const std::size_t per_ranker = policies.layer_allocators.size() * policies.head_allocators.size();
-  for (std::size_t p = ranker * per_ranker; p < (ranker + 1) * per_ranker; ++p) {
-    for (std::size_t k = 0; k < keeps; ++k) {
-      const PolicyIndex index = table.policy(p);
-      if (policies.layer_allocators[index.layer_allocator].oracle && ranked.judged_rows == 0) continue;
-      const Allocation allocation = allocate(ranked, policies, index, table.plan.keep[k]);
+  SampleResult run() {
+    if (trace_.sample().size() <= sample_.tokens) {
+      sample_.skipped = "no rows at or after the cut to judge by: the answer is empty";
+      return sample_;
+    }
+    SampleCurves curves(trace_, plan_, policies_);
+    const Span judged = plan_rows(trace_.query_rows(), sample_.tokens, 0).judged;
+    sample_.judged_rows = judged.end - judged.begin;
+    sample_.ranker_skipped = curves.ranker_skipped;
+    sample_.layer_skipped = curves.layer_skipped;
+    sample_.head_skipped = curves.head_skipped;
+    curves.run(std::vector<bool>(policies_.rankers.size(), true));
+    for (std::size_t r = 0; r < policies_.rankers.size(); ++r) {
+      if (!sample_.ranker_skipped[r].empty()) continue;
+      for (const Variant& variant : variants_of(policies_.rankers[r], r, plan_)) evaluate(curves, variant);
+    }
+    measure_direct();
+    return sample_;
+  }
+
+ private:
+  // What the direct path or a watcher has to look at again.
+  struct Later {
+    std::size_t policy;
+    std::size_t keep;
+    SetRequest request;
+  };
+
+  // Every pair of allocators and every budget of one variant.
+  void evaluate(SampleCurves& curves, const Variant& variant) {
+    const RankedSample ranked = curves.load(variant);
+    if (watch_.scores && (!variant.keep || *variant.keep == 0)) {
+      const std::vector<int> layers = prunable_layers(trace_.model());
+      for (std::size_t l = 0; l < layers.size(); ++l)
+        watch_.scores(trace_.sample(), table_, variant.ranker, layers[l], ranked.layers()[l].ranked.scores.view());
+    }
+    const std::size_t per_ranker = policies_.layer_allocators.size() * policies_.head_allocators.size();
+    std::vector<std::vector<Later>> later(per_ranker);
+    parallel_for(static_cast<std::int64_t>(per_ranker), plan_.threads, [&](std::int64_t i) {
+      const std::size_t p = variant.ranker * per_ranker + static_cast<std::size_t>(i);
+      if (!sample_.why_skipped(table_.policy(p)).empty()) return;
+      evaluate(curves, ranked, p, later[static_cast<std::size_t>(i)]);
+    });
+    for (std::vector<Later>& some : later) std::ranges::move(some, std::back_inserter(later_));
+  }
+
+  void evaluate(const SampleCurves& curves, const RankedSample& ranked, std::size_t policy, std::vector<Later>& later) {
+    const PolicyIndex index = table_.policy(policy);
+    const Variant& variant = ranked.variant();
+    const RankedSample::Allocator allocator(ranked, policies_, index, curves.measured_by_layers(index.layer_allocator),
+                                            curves.measured_by_heads(index.head_allocator));
+    const bool direct = static_cast<bool>(policies_.rankers[index.ranker].structure.select);
+    for (std::size_t k = 0; k < plan_.keep.size(); ++k) {
+      if (variant.keep && *variant.keep != k) continue;
+      const Allocation allocation = allocator.at(plan_.keep[k]);
+      sample_.kept[policy * plan_.keep.size() + k] = allocation.total();
+      if (direct || watch_.kept) later.push_back({policy, k, {variant, allocation, {}}});
+      if (direct) continue;
       for (const Metric metric : {Metric::mass, Metric::output_error, Metric::evidence}) {
         double loss = 0;
-        for (std::size_t l = 0; l < allocation.kept.size(); ++l) {
-          loss += ranked.layers[ranker][l].loss(Rows::judged, metric, allocation.kept[l]);
-        }
-        loss /= static_cast<double>(allocation.kept.size());
-        sample.values[(p * keeps + k) * kMetrics + static_cast<std::size_t>(metric)] =
-            higher_is_better(metric) ? 1.0 - loss : loss;
+        for (std::size_t l = 0; l < allocation.kept.size(); ++l)
+          loss += ranked.layers()[l].loss(Rows::judged, metric, allocation.kept[l]);
+        put(policy, k, metric, loss / static_cast<double>(allocation.kept.size()));
       }
     }
   }
-}
 
-SampleResult replay_sample(const Trace& trace, const ResultTable& table) {
-  const ReplayPlan& plan = table.plan;
-  const Policies& policies = table.policies;
-  SampleResult sample;
-  sample.id = trace.sample().id;
-  sample.task = trace.sample().task;
-  sample.tokens = trace.sample().segments.at(plan.cut);
-  sample.has_evidence = !trace.sample().evidence.empty();
-  sample.ranker_skipped.resize(policies.rankers.size());
-  sample.values.assign(policies.size() * plan.keep.size() * kMetrics, std::numeric_limits<double>::quiet_NaN());
-  const Shape shape = prunable_shape(trace.model(), sample.tokens);
-  for (const double keep : plan.keep) sample.entries.push_back(budget_from_keep(shape, keep).entries);
-  if (trace.sample().size() <= sample.tokens) {
-    sample.skipped = "no rows at or after the cut to judge by: the answer is empty";
-    return sample;
+  void put(std::size_t policy, std::size_t keep, Metric metric, double loss) {
+    sample_.values[(policy * plan_.keep.size() + keep) * kMetrics + static_cast<std::size_t>(metric)] =
+        higher_is_better(metric) ? 1.0 - loss : loss;
   }
-  const RankRequest request{.rankers = std::vector<bool>(policies.rankers.size(), true),
-                            .observed = any_of(policies.layer_allocators, &LayerAllocator::observed_curves)};
-  const RankedSample ranked = rank_sample(trace, plan, policies, request);
-  sample.judged_rows = ranked.judged_rows;
-  parallel_for(static_cast<std::int64_t>(policies.rankers.size()), plan.threads, [&](std::int64_t i) {
-    const auto ranker = static_cast<std::size_t>(i);
-    if (ranked.skipped[ranker]) {
-      sample.ranker_skipped[ranker] = *ranked.skipped[ranker];
-    } else {
-      evaluate(ranked, table, ranker, sample);
+
+  void measure_direct() {
+    std::vector<SetRequest> direct;
+    std::vector<SetRequest> all;
+    for (const Later& item : later_) {
+      all.push_back(item.request);
+      if (policies_.rankers[item.request.variant.ranker].structure.select) direct.push_back(item.request);
     }
-  });
-  return sample;
-}
+    measure_sets(trace_, plan_, policies_, direct);
+    auto measured = direct.begin();
+    for (const Later& item : later_) {
+      if (!policies_.rankers[item.request.variant.ranker].structure.select) continue;
+      for (const Metric metric : {Metric::mass, Metric::output_error, Metric::evidence})
+        put(item.policy, item.keep, metric, measured->loss[static_cast<std::size_t>(metric)]);
+      ++measured;
+    }
+    if (!watch_.kept) return;
+    const std::vector<int> layers = prunable_layers(trace_.model());
+    visit_sets(trace_, plan_, policies_, all, [&](std::size_t request, std::size_t layer, const auto& kept) {
+      watch_.kept(trace_.sample(), table_, later_[request].policy, later_[request].keep, layers[layer], kept);
+    });
+  }
+
+  const Trace& trace_;
+  const ResultTable& table_;
+  const ReplayPlan& plan_;
+  const Policies& policies_;
+  const ReplayWatch& watch_;
+  SampleResult sample_;
+  std::vector<Later> later_;
+};
 
 }  // namespace
 
 ReplayPlan with_bounds(ReplayPlan plan) {
   add_unless_named(plan.scorers, "random");
   add_unless_named(plan.scorers, "oracle");
+  add_unless_named(plan.structures, "token");
   add_unless_named(plan.layer_allocators, "uniform");
   add_unless_named(plan.layer_allocators, "oracle");
   add_unless_named(plan.head_allocators, "uniform");
@@ -90,14 +154,17 @@ ReplayPlan with_bounds(ReplayPlan plan) {
 Policies make_policies(const ReplayPlan& plan, const Registry& registry) {
   Policies policies;
   for (const PolicySpec& spec : plan.scorers) {
-    for (const Protect& protect : plan.protect) policies.rankers.push_back({registry.make_scorer(spec), protect});
+    for (const PolicySpec& structure : plan.structures) {
+      for (const Protect& protect : plan.protect)
+        policies.rankers.push_back({registry.make_scorer(spec), registry.make_structure(structure), protect});
+    }
   }
   for (const PolicySpec& spec : plan.layer_allocators)
     policies.layer_allocators.push_back(registry.make_layer_allocator(spec));
   for (const PolicySpec& spec : plan.head_allocators)
     policies.head_allocators.push_back(registry.make_head_allocator(spec));
   if (policies.size() == 0)
-    throw InputError("the plan names no scorer, layer allocator or head allocator; name one of each");
+    throw InputError("the plan names no scorer, structure, protection, layer or head allocator; name one of each");
   return policies;
 }
 
@@ -108,7 +175,12 @@ PolicyIndex ResultTable::policy(std::size_t index) const {
 }
 
 bool ResultTable::is_bound(PolicyIndex policy) const {
-  return policies.rankers[policy.ranker].scorer.oracle || policies.layer_allocators[policy.layer_allocator].oracle;
+  return policies.rankers[policy.ranker].scorer.oracle || policies.layer_allocators[policy.layer_allocator].oracle ||
+         policies.head_allocators[policy.head_allocator].oracle;
+}
+
+std::int64_t ResultTable::kept(const SampleResult& sample, std::size_t policy, std::size_t keep) const {
+  return sample.kept[policy * plan.keep.size() + keep];
 }
 
 double ResultTable::value(const SampleResult& sample, std::size_t policy, std::size_t keep, Metric metric) const {
@@ -124,14 +196,25 @@ std::vector<double> ResultTable::values(std::size_t policy, std::size_t keep, Me
   return found;
 }
 
+const std::string& SampleResult::why_skipped(PolicyIndex policy) const {
+  if (!skipped.empty()) return skipped;
+  if (!ranker_skipped[policy.ranker].empty()) return ranker_skipped[policy.ranker];
+  if (!layer_skipped[policy.layer_allocator].empty()) return layer_skipped[policy.layer_allocator];
+  return head_skipped[policy.head_allocator];
+}
+
 bool ResultTable::any_skipped() const {
-  return std::any_of(samples.begin(), samples.end(), [](const SampleResult& sample) {
-    return !sample.skipped.empty() || std::any_of(sample.ranker_skipped.begin(), sample.ranker_skipped.end(),
-                                                  [](const std::string& why) { return !why.empty(); });
+  const auto any = [](const std::vector<std::string>& reasons) {
+    return std::any_of(reasons.begin(), reasons.end(), [](const std::string& why) { return !why.empty(); });
+  };
+  return std::any_of(samples.begin(), samples.end(), [&](const SampleResult& sample) {
+    return !sample.skipped.empty() || any(sample.ranker_skipped) || any(sample.layer_skipped) ||
+           any(sample.head_skipped);
   });
 }
 
-ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registry& registry, const Progress& progress) {
+ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registry& registry, const Progress& progress,
+                   const ReplayWatch& watch) {
   ResultTable table;
   table.plan = with_bounds(plan);
   table.policies = make_policies(table.plan, registry);
@@ -145,53 +228,10 @@ ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registr
           "{}: recorded from model {} ({}), the rest of the set from {} ({}); keep one model per folder", file.string(),
           trace.model().name, trace.model().fingerprint, table.model.name, table.model.fingerprint));
     }
-    table.samples.push_back(replay_sample(trace, table));
+    table.samples.push_back(SampleReplay(trace, table, watch).run());
   }
   progress("replay", total, total, "");
   return table;
-}
-
-std::vector<KeepMask> keep_masks(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
-                                 const std::vector<PolicyChoice>& choices) {
-  RankRequest request;
-  request.rankers.assign(policies.rankers.size(), false);
-  request.keep_rankings = true;
-  request.judged = false;
-  for (const PolicyChoice& choice : choices) {
-    request.rankers[choice.policy.ranker] = true;
-    const LayerAllocator& allocator = policies.layer_allocators[choice.policy.layer_allocator];
-    request.observed = request.observed || allocator.observed_curves;
-    request.judged = request.judged || allocator.oracle;
-  }
-  const RankedSample ranked = rank_sample(trace, plan, policies, request);
-  const std::vector<int> layers = prunable_layers(trace.model());
-  std::vector<KeepMask> masks;
-  for (const PolicyChoice& choice : choices) {
-    if (ranked.skipped[choice.policy.ranker]) {
-      throw Error(fmt::format("{}: scorer {} {}", trace.path().string(),
-                              policies.rankers[choice.policy.ranker].scorer.name,
-                              *ranked.skipped[choice.policy.ranker]));
-    }
-    const Allocation allocation = allocate(ranked, policies, choice.policy, choice.keep);
-    KeepMask mask = KeepMask::everything(trace.model());
-    for (std::size_t l = 0; l < allocation.kept.size(); ++l) {
-      for (std::size_t g = 0; g < allocation.kept[l].size(); ++g) {
-        const auto order = ranked.layers[choice.policy.ranker][l].ranking.head(static_cast<std::int64_t>(g));
-        const auto dropped = order.subspan(static_cast<std::size_t>(allocation.kept[l][g]));
-        std::vector<std::uint32_t>& pruned = mask.pruned[static_cast<std::size_t>(layers[l])][g];
-        pruned.assign(dropped.begin(), dropped.end());
-        std::sort(pruned.begin(), pruned.end());
-      }
-    }
-    masks.push_back(std::move(mask));
-  }
-  return masks;
-}
-
-KeepMask KeepMask::everything(const ModelCard& model) {
-  KeepMask mask;
-  for (const LayerShape& layer : model.layers) mask.pruned.emplace_back(static_cast<std::size_t>(layer.kv_heads));
-  return mask;
 }
 
 }  // namespace depthkv

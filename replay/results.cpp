@@ -15,11 +15,12 @@
 namespace depthkv {
 namespace {
 
+constexpr std::string_view kSkipped = "skipped: ";
 constexpr Metric kAllMetrics[] = {Metric::mass, Metric::output_error, Metric::evidence};
 
-const std::vector<std::string> kPolicyColumns{"scorer",        "scorer_params",  "group",
-                                              "protect_first", "protect_last",   "layer_allocator",
-                                              "layer_params",  "head_allocator", "head_params"};
+const std::vector<std::string> kPolicyColumns{"scorer",           "scorer_params",  "group",        "structure",
+                                              "structure_params", "protect_first",  "protect_last", "layer_allocator",
+                                              "layer_params",     "head_allocator", "head_params"};
 
 std::vector<std::string> policy_fields(const ResultTable& results, PolicyIndex index) {
   const Ranker& ranker = results.policies.rankers[index.ranker];
@@ -28,6 +29,8 @@ std::vector<std::string> policy_fields(const ResultTable& results, PolicyIndex i
   return {ranker.scorer.name,
           ranker.scorer.params,
           ranker.scorer.group,
+          ranker.structure.name,
+          ranker.structure.params,
           fmt::format("{}", ranker.protect.first),
           fmt::format("{}", ranker.protect.last),
           layers.name,
@@ -42,9 +45,9 @@ std::vector<std::string> columns(std::vector<std::string> before, const std::vec
   return before;
 }
 
-std::string status_of(const SampleResult& sample, std::size_t ranker) {
-  const std::string& why = sample.skipped.empty() ? sample.ranker_skipped[ranker] : sample.skipped;
-  return why.empty() ? "ok" : "skipped: " + why;
+std::string status_of(const SampleResult& sample, PolicyIndex policy) {
+  const std::string& why = sample.why_skipped(policy);
+  return why.empty() ? "ok" : std::string(kSkipped) + why;
 }
 
 // The key that finds a policy again from its columns.
@@ -88,10 +91,38 @@ SampleResult empty_sample(const ResultTable& results, const CsvTable& table, std
   sample.tokens = static_cast<std::int64_t>(csv_number(table.at(row, "tokens")));
   sample.judged_rows = static_cast<std::int64_t>(csv_number(table.at(row, "judged_rows")));
   sample.ranker_skipped.resize(results.policies.rankers.size());
+  sample.layer_skipped.resize(results.policies.layer_allocators.size());
+  sample.head_skipped.resize(results.policies.head_allocators.size());
+  sample.kept.resize(results.policies.size() * results.plan.keep.size());
   sample.entries.resize(results.plan.keep.size());
   sample.values.assign(results.policies.size() * results.plan.keep.size() * kMetrics,
                        std::numeric_limits<double>::quiet_NaN());
   return sample;
+}
+
+// Finds whose fault it is that policies were skipped: a reason that all policies of one choice share is that choice's.
+void blame(const ResultTable& results, SampleResult& sample, const std::map<std::size_t, std::string>& skips) {
+  if (skips.empty()) return;
+  if (skips.size() == results.policies.size()) {
+    sample.skipped = skips.begin()->second;
+    return;
+  }
+  const auto settle = [&](std::vector<std::string>& reasons, std::size_t PolicyIndex::*axis) {
+    for (std::size_t choice = 0; choice < reasons.size(); ++choice) {
+      std::size_t of_choice = 0;
+      std::map<std::string, std::size_t> counts;
+      for (std::size_t p = 0; p < results.policies.size(); ++p) {
+        if (results.policy(p).*axis != choice) continue;
+        ++of_choice;
+        if (const auto why = skips.find(p); why != skips.end()) ++counts[why->second];
+      }
+      for (const auto& [why, count] : counts)
+        if (count == of_choice) reasons[choice] = why;
+    }
+  };
+  settle(sample.ranker_skipped, &PolicyIndex::ranker);
+  settle(sample.layer_skipped, &PolicyIndex::layer_allocator);
+  settle(sample.head_skipped, &PolicyIndex::head_allocator);
 }
 
 Metric parse_metric(const CsvTable& table, std::size_t row) {
@@ -115,13 +146,14 @@ void write_results_csv(const ResultTable& results, const std::filesystem::path& 
       std::vector<std::string> head = lead;
       const std::vector<std::string> policy = policy_fields(results, index);
       head.insert(head.end(), policy.begin(), policy.end());
-      const std::string status = status_of(sample, index.ranker);
+      const std::string status = status_of(sample, index);
       for (std::size_t k = 0; k < results.plan.keep.size(); ++k) {
         for (const Metric metric : kAllMetrics) {
           if (metric == Metric::evidence && !sample.has_evidence) continue;
           const std::string entries = fmt::format("{}", sample.entries[k]);
           std::vector<std::string> fields = head;
-          fields.insert(fields.end(), {csv_number(results.plan.keep[k]), entries, status == "ok" ? entries : "",
+          fields.insert(fields.end(), {csv_number(results.plan.keep[k]), entries,
+                                       status == "ok" ? fmt::format("{}", results.kept(sample, p, k)) : "",
                                        std::string(to_string(metric)), csv_number(results.value(sample, p, k, metric)),
                                        status, std::string(to_string(results.plan.device)), results.model.name,
                                        results.model.fingerprint, results.plan_hash, kBuild});
@@ -139,6 +171,7 @@ ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registr
   results.plan = resolved;
   results.policies = make_policies(resolved, registry);
   const std::map<std::string, std::size_t> policies = policies_by_key(results);
+  std::map<std::size_t, std::map<std::size_t, std::string>> skips;  // [sample][policy]
   for (std::size_t row = 0; row < table.rows(); ++row) {
     if (results.samples.empty() || results.samples.back().id != table.at(row, "sample")) {
       results.samples.push_back(empty_sample(results, table, row));
@@ -152,18 +185,16 @@ ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registr
     const Metric metric = parse_metric(table, row);
     sample.entries[keep] = static_cast<std::int64_t>(csv_number(table.at(row, "entries")));
     sample.has_evidence = sample.has_evidence || metric == Metric::evidence;
-    if (table.at(row, "status") != "ok") {
-      constexpr std::size_t kPrefix = std::string_view("skipped: ").size();
-      sample.ranker_skipped[results.policy(policy).ranker] = table.at(row, "status").substr(kPrefix);
+    const std::string& status = table.at(row, "status");
+    if (status == "ok") {
+      sample.kept[policy * resolved.keep.size() + keep] = static_cast<std::int64_t>(csv_number(table.at(row, "kept")));
+    } else {
+      skips[results.samples.size() - 1][policy] = status.substr(kSkipped.size());
     }
     sample.values[(policy * resolved.keep.size() + keep) * kMetrics + static_cast<std::size_t>(metric)] =
         csv_number(table.at(row, "value"));
   }
-  for (SampleResult& sample : results.samples) {
-    const auto& why = sample.ranker_skipped;
-    if (std::none_of(why.begin(), why.end(), [](const std::string& reason) { return reason.empty(); }))
-      sample.skipped = why[0];
-  }
+  for (std::size_t i = 0; i < results.samples.size(); ++i) blame(results, results.samples[i], skips[i]);
   return results;
 }
 

@@ -26,6 +26,8 @@ Json policy_json(const ResultTable& results, PolicyIndex index) {
   return {{"scorer", ranker.scorer.name},
           {"scorer_params", ranker.scorer.params},
           {"group", ranker.scorer.group},
+          {"structure", ranker.structure.name},
+          {"structure_params", ranker.structure.params},
           {"protect", {{"first", ranker.protect.first}, {"last", ranker.protect.last}}},
           {"layer_allocator", results.policies.layer_allocators[index.layer_allocator].name},
           {"layer_params", results.policies.layer_allocators[index.layer_allocator].params},

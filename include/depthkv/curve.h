@@ -68,6 +68,21 @@ struct LossCurves {
   explicit LossCurves(std::int64_t tokens = 0)
       : mass(static_cast<std::size_t>(tokens + 1)), error(static_cast<std::size_t>(tokens + 1)) {}
 };
+// One KV head, a tile of query rows and one set of kept positions, all below `tokens`; the others are dropped.
+struct SetInput {
+  View attention;  // [G, R, T], rows that sum to 1
+  View values;     // [1, T, d]
+  std::span<const std::uint32_t> kept;
+  std::int64_t tokens = 0;
+};
+
+// The same sums for that set.
+struct SetLosses {
+  double mass = 0;
+  double error = 0;
+  double energy = 0;
+  std::int64_t rows = 0;
+};
 inline constexpr double kNoMass = 1e-6;  // below this the kept softmax row is numerically empty
 
 }  // namespace depthkv

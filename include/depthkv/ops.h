@@ -39,6 +39,8 @@ struct Ops {
   Ranking (*rank)(const View& scores, Protect);
   // Adds the losses of one KV head at every kept count to `curves`.
   void (*accumulate_losses)(const LossInput&, LossCurves& curves);
+  // The losses of one KV head when one set of entries is kept.
+  SetLosses (*set_losses)(const SetInput&);
 };
 
 enum class Device { cpu, reference };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A policy is a value on each axis: a scorer, a layer allocator, a head allocator. Combinations are never named.
+// A policy is a value on each axis: a scorer, a structure, a layer allocator, a head allocator. Combinations are never
+// named.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -53,76 +55,169 @@ class Params {
   std::map<std::string, Value> resolved_;
 };
 
-// What a scorer reads. Bits say which parts of LayerFeatures must be filled, window_rows how many rows of `window`.
-enum class Feature : std::uint32_t { keys = 1, values = 2, column_sums = 4, window = 8, judged = 16 };
+// What a policy reads. Bits say which parts of LayerFeatures must be filled, window_rows how many rows of `window`.
+enum class Feature : std::uint32_t {
+  keys = 1U << 0U,
+  values = 1U << 1U,
+  column_sums = 1U << 2U,
+  window = 1U << 3U,
+  question = 1U << 4U,  // `window` holds at least the question's rows
+  unrotated_keys = 1U << 5U,
+  queries = 1U << 6U,  // of every observed row
+  query_moments = 1U << 7U,
+  output_norms = 1U << 8U,
+  cosines = 1U << 9U,
+  hidden = 1U << 10U,
+  judged = 1U << 11U,  // oracles only
+};
+inline constexpr std::array kFeatures{Feature::keys,    Feature::values,        Feature::column_sums,
+                                      Feature::window,  Feature::question,      Feature::unrotated_keys,
+                                      Feature::queries, Feature::query_moments, Feature::output_norms,
+                                      Feature::cosines, Feature::hidden,        Feature::judged};
+std::string_view to_string(Feature feature);
 struct Needs {
   std::uint32_t bits = 0;
   std::int64_t window_rows = 0;
 
   bool has(Feature feature) const { return (bits & static_cast<std::uint32_t>(feature)) != 0; }
+  // Nothing but what belongs to single positions, so that any subset of them can be scored by itself.
+  bool positional() const;
   Needs operator|(const Needs& other) const;
 };
 Needs needs(std::initializer_list<Feature> features, std::int64_t window_rows = 0);
 
-// One layer as a scorer may see it: positions below the cut only (n of them). Parts nobody needs are empty.
+// How the model rotates queries and keys: pair c of a vector turns by position * base^(-2 c / d) radians.
+struct Rotary {
+  enum class Pairs { none, interleaved, half_split };  // (2c, 2c + 1); (c, c + d/2)
+  Pairs pairs = Pairs::none;
+  double base = 10000;
+};
+
+// One layer as a policy may see it: positions below the cut only (n of them). Parts nobody needs are empty.
 struct LayerFeatures {
   int layer = 0;
   int layers = 0;
   LayerShape shape;
-  std::int64_t tokens = 0;        // n
-  std::uint64_t sample_seed = 0;  // a hash of the sample's id, for randomised scorers
-  View keys;                      // [Hkv, n, d], post-RoPE
-  View values;                    // [Hkv, n, d]
-  View column_sums;               // [H, 1, n]: attention received, summed over the n observed rows
-  View window;                    // [H, >= window_rows, n]: attention of the last observed rows, by rising position
-  View judged_sums;               // [H, 1, n]: attention received from judged rows; oracles only
+  std::int64_t tokens = 0;         // n
+  std::int64_t question_rows = 0;  // how many of the last n positions are the question and what frames it
+  std::string sample;              // its id
+  std::uint64_t sample_seed = 0;   // a hash of the id, for randomised scorers
+  double keep = 1;                 // the global budget, for scorers that use it (Scorer::uses_keep)
+  double attention_scale = 1;      // multiplies q . k
+  Rotary rotary;
+  View keys;                 // [Hkv, n, d], post-RoPE
+  View values;               // [Hkv, n, d]
+  View unrotated_keys;       // [Hkv, n, d], pre-RoPE
+  View queries;              // [H, n, d], post-RoPE
+  View column_sums;          // [H, 1, n]: attention received, summed over the n observed rows
+  View window;               // [H, >= window_rows, n]: attention of the last observed rows, by rising position
+  View query_mean;           // [H, 1, d]: mean of the observed rows' pre-RoPE queries
+  View query_second_moment;  // [H, d, d]: mean of q q^T, likewise
+  View output_norms_l1;      // [H, 1, n]: L1 norm of v W_O of the query head
+  View output_norms_l2;      // [H, 1, n]
+  View cosines;              // [1, 1, prompt]: cosine of the layer's input and of the same after attention, per token
+  View hidden_scalars;       // [Stage, 1, HiddenScalar]
+  View judged_sums;          // [H, 1, n]: attention received from judged rows
+  View judged;               // [H, R, T]: attention of the judged rows, T >= n
+  View all_values;           // [Hkv, T, d]: what they read
+
+  // Positions [begin, end) by themselves; only for what Needs::positional() allows.
+  LayerFeatures slice(std::int64_t begin, std::int64_t end) const;
 };
 
 // Ranks entries. score returns [Hkv, 1, n], larger = keep, finite (protected entries may be kForced).
 struct Scorer {
   std::string name;
   Needs needs;
-  std::string group;    // how query heads of a group are reduced: mean, max, sum, none
-  bool oracle = false;  // looks at judged rows: a bound, not a policy
+  std::string group;                    // how query heads of a group are reduced: mean, max, sum, none
+  bool oracle = false;                  // looks at judged rows: a bound, not a policy
+  bool uses_keep = false;               // scores depend on LayerFeatures::keep
+  bool depends_on_head_number = false;  // beyond the head's data: noise drawn for each head
   std::function<Tensor(const LayerFeatures&, const Ops&)> score;
-  std::string params;  // resolved; filled by the registry
+  // Two-stage scorers: of every k entries kept beyond the protected ones, int(first_share * k) go to the best by
+  // `first` and the rest to the best remaining by `score`. Kept sets stay nested.
+  double first_share = 0;
+  std::function<Tensor(const LayerFeatures&, const Ops&)> first;
+  std::string unavailable;  // why it can't run as configured ("needs a file of scores; set file=..."), or empty
+  std::string source;       // a hash of the files that scores depend on, or empty
+  std::string params;       // resolved; filled by the registry
 };
 inline constexpr float kForced = 3.0e38F;  // larger than any real score
 
-// One layer's ranked scores, as a head allocator sees them.
-struct HeadInput {
-  View scores;  // [Hkv, 1, n]
-  const Ranking* ranking;
-  Protect protect;
+// A layer's entries in the order in which they are kept.
+struct Ranked {
+  Tensor scores;  // [Hkv, 1, n] what head allocators compare heads by
+  Ranking ranking;
+  std::vector<std::int64_t> outcome;  // per KV head: kept whatever the budget, for structures that decide it; or empty
 };
 
-// Prepares the split of a layer's budget over its heads; prepare() runs once per (layer, scorer), the split it returns
+// Positions that a head keeps at a count, in any order: for structures whose kept sets are not nested.
+using KeptSet = std::function<std::vector<std::uint32_t>(int kv_head, std::int64_t kept)>;
+
+// Which sets of entries can be kept together: single tokens, chunks, the same ones in all heads, ...
+struct Structure {
+  std::string name;
+  Needs needs;              // beyond the scorer's
+  bool positional = false;  // scores parts of the cache by themselves, so the scorer's needs must be positional()
+  std::function<Ranked(const LayerFeatures&, const Scorer&, Protect, const Ops&)> rank;
+  // Where kept sets are not nested: the sets themselves. What rank() gives then only prices budgets for allocators. The
+  // result may refer to the layer's data, which outlives it.
+  std::function<KeptSet(const LayerFeatures&, const Scorer&, Protect, const Ops&)> select;
+  std::string params;
+};
+
+// Which rows a curve was measured on. Allocators see observed rows; oracles may see judged ones.
+enum class Rows { observed, judged };
+
+// One ranked layer, as a head allocator sees it.
+struct HeadInput {
+  int layer = 0;  // in the model
+  View scores;    // [Hkv, 1, n]
+  const Ranking* ranking = nullptr;
+  Protect protect;
+  std::span<const double> measured;  // what HeadAllocator::measure returned
+  // What a head adds to its layer's loss when it keeps `kept` entries. Empty where no curves were asked for.
+  std::function<double(Rows rows, Metric metric, std::int64_t kv_head, std::int64_t kept)> price;
+};
+
+// Prepares the split of a layer's budget over its heads; prepare() runs once per (layer, ranker), the split it returns
 // once per budget. Splits add up to the budget exactly and respect 0 <= kept <= n.
 using HeadSplit = std::function<std::vector<std::int64_t>(std::int64_t layer_entries)>;
 struct HeadAllocator {
   std::string name;
+  bool observed_curves = false;                                                  // calls price() on observed rows
+  bool oracle = false;                                                           // calls price() on judged rows
+  Needs needs;                                                                   // of measure
+  std::function<std::vector<double>(const LayerFeatures&, const Ops&)> measure;  // or none; once per (sample, layer)
   std::function<HeadSplit(const HeadInput&)> prepare;
+  std::string unavailable;
   std::string params;
 };
 
-// Which rows a curve was measured on. Layer allocators see observed rows; oracles may see judged ones.
-enum class Rows { observed, judged };
-
-// What a layer allocator sees. `price(layer, rows, metric, entries)` is the layer's loss when `entries` of it are kept
-// (lower is better for every metric), split over heads by the head allocator in force.
+// What a layer allocator sees of the prunable layers, numbered 0, 1, ... `price(layer, rows, metric, entries)` is the
+// layer's loss when `entries` of it are kept (lower is better for every metric), split over heads by the head allocator
+// in force.
 struct LayerInput {
   Shape shape;
-  double keep = 1;
+  std::vector<int> layers;  // [layer] its number in the model
   std::int64_t protected_per_head = 0;
+  std::vector<std::vector<double>> measured;   // [layer] what LayerAllocator::measure returned
+  std::function<HeadInput(int layer)> ranked;  // scores and order; no curves, nothing measured
   std::function<double(int layer, Rows rows, Metric metric, std::int64_t entries)> price;
 };
 
+// Entries per layer, adding up to the budget exactly, each within [0, Hkv * n].
+using LayerSplit = std::function<std::vector<std::int64_t>(Budget budget)>;
+// prepare() runs once per (sample, ranker, head allocator), the split it returns once per budget. It may keep a
+// reference to its input.
 struct LayerAllocator {
   std::string name;
-  bool observed_curves = false;  // calls price() on observed rows
-  bool oracle = false;           // calls price() on judged rows
-  // Entries per layer, adding up to the budget exactly, each within [0, Hkv * n].
-  std::function<std::vector<std::int64_t>(const LayerInput&, Budget)> allocate;
+  bool observed_curves = false;                                                  // calls price() on observed rows
+  bool oracle = false;                                                           // calls price() on judged rows
+  Needs needs;                                                                   // of measure
+  std::function<std::vector<double>(const LayerFeatures&, const Ops&)> measure;  // or none; once per (sample, layer)
+  std::function<LayerSplit(const LayerInput&)> prepare;
+  std::string unavailable;
   std::string params;
 };
 

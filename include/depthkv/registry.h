@@ -21,20 +21,24 @@ class Registry {
  public:
   // Throws Error when the name is taken.
   void add(Entry<Scorer> entry);
+  void add(Entry<Structure> entry);
   void add(Entry<LayerAllocator> entry);
   void add(Entry<HeadAllocator> entry);
 
   // Throws InputError on an unknown name or parameter, or a value out of range; the message names spec.where.
   Scorer make_scorer(const PolicySpec& spec) const;
+  Structure make_structure(const PolicySpec& spec) const;
   LayerAllocator make_layer_allocator(const PolicySpec& spec) const;
   HeadAllocator make_head_allocator(const PolicySpec& spec) const;
 
   const std::vector<Entry<Scorer>>& scorers() const { return scorers_; }
+  const std::vector<Entry<Structure>>& structures() const { return structures_; }
   const std::vector<Entry<LayerAllocator>>& layer_allocators() const { return layer_allocators_; }
   const std::vector<Entry<HeadAllocator>>& head_allocators() const { return head_allocators_; }
 
  private:
   std::vector<Entry<Scorer>> scorers_;
+  std::vector<Entry<Structure>> structures_;
   std::vector<Entry<LayerAllocator>> layer_allocators_;
   std::vector<Entry<HeadAllocator>> head_allocators_;
 };

@@ -21,6 +21,7 @@ namespace depthkv {
 struct ReplayPlan {
   Cut cut = Cut::prompt;
   std::vector<PolicySpec> scorers;
+  std::vector<PolicySpec> structures{{"token", {}, "default"}};
   std::vector<Protect> protect{{4, 32}};
   std::vector<PolicySpec> layer_allocators;
   std::vector<PolicySpec> head_allocators;
@@ -28,21 +29,26 @@ struct ReplayPlan {
   std::int64_t observed_rows = 64;  // rows before the cut on which allocators that look at curves measure them
   Device device = Device::cpu;
   int threads = 0;  // 0: one per core
+  // Where curves are kept from run to run, each under a hash of everything that it depends on; empty: nowhere.
+  std::filesystem::path cache;
 };
 
 // The plan plus what every report needs beside it: scorers random and oracle, layer allocators uniform and oracle, head
 // allocator uniform, each with its defaults, where the plan doesn't name them.
 ReplayPlan with_bounds(ReplayPlan plan);
 
-// A scorer and a protection: what decides the order of a head's entries.
+// A scorer, a structure and a protection: what decides which of a head's entries are kept at a count.
 struct Ranker {
   Scorer scorer;
+  Structure structure;
   Protect protect;
+
+  Needs needs() const { return scorer.needs | structure.needs; }
 };
 
 // The plan's names turned into policies; every name and parameter is checked here, before any work.
 struct Policies {
-  std::vector<Ranker> rankers;  // scorer-major, protection-minor
+  std::vector<Ranker> rankers;  // scorer-major, then structure, protection-minor
   std::vector<LayerAllocator> layer_allocators;
   std::vector<HeadAllocator> head_allocators;
 
@@ -66,8 +72,14 @@ struct SampleResult {
   bool has_evidence = false;
   std::string skipped;                      // why nothing could be measured, or empty
   std::vector<std::string> ranker_skipped;  // [ranker] likewise
-  std::vector<std::int64_t> entries;        // [keep] budget, reached exactly by every policy
+  std::vector<std::string> layer_skipped;   // [layer allocator] likewise
+  std::vector<std::string> head_skipped;    // [head allocator] likewise
+  std::vector<std::int64_t> entries;        // [keep] budget
+  std::vector<std::int64_t> kept;           // [policy][keep] entries kept: the budget, unless a structure decides it
   std::vector<double> values;               // [policy][keep][metric]; NaN where not measured
+
+  // Why a policy wasn't measured, or empty.
+  const std::string& why_skipped(PolicyIndex policy) const;
 };
 
 struct ResultTable {
@@ -80,12 +92,24 @@ struct ResultTable {
   PolicyIndex policy(std::size_t index) const;
   bool is_bound(PolicyIndex policy) const;  // an oracle on some axis
   double value(const SampleResult& sample, std::size_t policy, std::size_t keep, Metric metric) const;
+  std::int64_t kept(const SampleResult& sample, std::size_t policy, std::size_t keep) const;
   // Of the samples where it was measured, in their order.
   std::vector<double> values(std::size_t policy, std::size_t keep, Metric metric) const;
   bool any_skipped() const;
 };
 
-ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registry& registry, const Progress& progress);
+// Looks on while policies are replayed; any of the functions may be missing.
+struct ReplayWatch {
+  // Scores [Hkv, 1, n] of a layer under a ranker.
+  std::function<void(const Sample&, const ResultTable&, std::size_t ranker, int layer, const View& scores)> scores;
+  // What a policy keeps of a layer at plan.keep[keep]: ascending positions per KV head.
+  std::function<void(const Sample&, const ResultTable&, std::size_t policy, std::size_t keep, int layer,
+                     const std::vector<std::vector<std::uint32_t>>& kept)>
+      kept;
+};
+
+ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registry& registry, const Progress& progress,
+                   const ReplayWatch& watch = {});
 
 // The entries that chosen policies remove from one sample, for the model to be run without them.
 struct PolicyChoice {

@@ -30,10 +30,11 @@ struct View {
     assert(first >= 0 && count >= 0 && first + count <= rows);
     return {data + first * row_stride, heads, count, columns, head_stride, row_stride};
   }
-  View first_columns(std::int64_t count) const {
-    assert(count >= 0 && count <= columns);
-    return {data, heads, rows, count, head_stride, row_stride};
+  View column_range(std::int64_t first, std::int64_t count) const {
+    assert(first >= 0 && count >= 0 && first + count <= columns);
+    return {data + first, heads, rows, count, head_stride, row_stride};
   }
+  View first_columns(std::int64_t count) const { return column_range(0, count); }
 };
 
 // A read-only window on half-precision vectors as a cache holds them, [row][head][column].

@@ -170,7 +170,10 @@ class Trace {
   const ModelCard& model() const;
   const Sample& sample() const;
   std::span<const std::int32_t> query_rows() const;  // ascending positions
-  bool engine_softmax() const;                       // else attention was recomputed from queries and cached keys
+  // XXH64 of the file's bytes, 16 hexadecimal digits: what results made from it may be kept under. Reads the whole
+  // file.
+  std::string content_hash() const;
+  bool engine_softmax() const;  // else attention was recomputed from queries and cached keys
   bool has(Channel channel, int layer) const;
   ChannelStorage storage(Channel channel, int layer) const;  // of a channel that it has
 

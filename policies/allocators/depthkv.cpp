@@ -58,7 +58,7 @@ LayerAllocator make_depthkv_layers(Params& params) {
   const double ceiling = params.take_in("ceiling", 4.0, 1.0, 1e6);
   LayerAllocator allocator;
   allocator.observed_curves = given.empty();
-  allocator.allocate = [=](const LayerInput& input, Budget budget) {
+  const auto split = [=](const LayerInput& input, Budget budget) {
     const std::vector<std::int64_t> even = split_evenly(input, budget);
     const auto layers = even.size();
     std::vector<double> importance = given;
@@ -69,7 +69,8 @@ LayerAllocator make_depthkv_layers(Params& params) {
       }
     } else if (given.size() != layers) {
       throw InputError(
-          fmt::format("layer allocator depthkv: importance has {} numbers, the model has {} layers that can be pruned; give one for each",
+          fmt::format("layer allocator depthkv: importance has {} numbers, the model has {} layers that can be pruned; "
+                      "give one for each",
                       given.size(), layers));
     }
     for (double& value : importance) value *= sign;
@@ -88,6 +89,9 @@ LayerAllocator make_depthkv_layers(Params& params) {
           std::clamp(static_cast<std::int64_t>(std::ceil(std::min(ceiling * share, 9e15))), even[l], limits.caps[l]);
     }
     return share_out(budget.entries, weights, limits.floors, limits.caps);
+  };
+  allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
+    return [&input, split](Budget budget) { return split(input, budget); };
   };
   return allocator;
 }

@@ -60,16 +60,13 @@ double total_loss(const LayerInput& input, Metric metric, const std::vector<std:
   return sum;
 }
 
-std::vector<std::int64_t> steepest_first(const LayerInput& input, Budget budget, Metric metric) {
-  const LayerLimits limits = layer_limits(input, budget);
-  std::vector<std::int64_t> entries;
+// The pieces of all layers' envelopes, steepest first.
+std::vector<Piece> pieces_of(const LayerInput& input, Metric metric) {
   std::vector<Piece> pieces;
-  std::int64_t left = budget.entries;
-  for (std::size_t l = 0; l < limits.caps.size(); ++l) {
-    const std::int64_t least = input.shape.layers[l].kv_heads * std::min<std::int64_t>(1, input.shape.tokens);
-    entries.push_back(least);
-    left -= least;
-    const std::vector<Point> hull = envelope(sampled(input, l, metric, least, limits.caps[l]));
+  for (std::size_t l = 0; l < input.shape.layers.size(); ++l) {
+    const std::int64_t heads = input.shape.layers[l].kv_heads;
+    const std::int64_t least = heads * std::min<std::int64_t>(1, input.shape.tokens);
+    const std::vector<Point> hull = envelope(sampled(input, l, metric, least, heads * input.shape.tokens));
     for (std::size_t i = 1; i < hull.size(); ++i) {
       const std::int64_t step = hull[i].entries - hull[i - 1].entries;
       pieces.push_back({l, step, (hull[i - 1].loss - hull[i].loss) / static_cast<double>(step)});
@@ -77,6 +74,16 @@ std::vector<std::int64_t> steepest_first(const LayerInput& input, Budget budget,
   }
   // Stable: equal gains go to the lower layer, and a layer's pieces stay in order.
   std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.gain > b.gain; });
+  return pieces;
+}
+
+std::vector<std::int64_t> steepest_first(const LayerInput& input, const std::vector<Piece>& pieces, Budget budget) {
+  std::vector<std::int64_t> entries;
+  std::int64_t left = budget.entries;
+  for (const LayerShape& layer : input.shape.layers) {
+    entries.push_back(layer.kv_heads * std::min<std::int64_t>(1, input.shape.tokens));
+    left -= entries.back();
+  }
   for (const Piece& piece : pieces) {
     const std::int64_t taken = std::min(left, piece.entries);
     entries[piece.layer] += taken;
@@ -93,10 +100,12 @@ LayerAllocator make_oracle_layers(Params& params) {
                             : Metric::output_error;
   LayerAllocator allocator;
   allocator.oracle = true;
-  allocator.allocate = [=](const LayerInput& input, Budget budget) {
-    std::vector<std::int64_t> best = steepest_first(input, budget, metric);
-    std::vector<std::int64_t> even = split_evenly(input, budget);
-    return total_loss(input, metric, best) <= total_loss(input, metric, even) ? best : even;
+  allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
+    return [&input, metric, pieces = pieces_of(input, metric)](Budget budget) {
+      std::vector<std::int64_t> best = steepest_first(input, pieces, budget);
+      std::vector<std::int64_t> even = split_evenly(input, budget);
+      return total_loss(input, metric, best) <= total_loss(input, metric, even) ? best : even;
+    };
   };
   return allocator;
 }

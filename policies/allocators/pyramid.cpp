@@ -13,7 +13,7 @@ namespace depthkv {
 LayerAllocator make_pyramid_layers(Params& params) {
   const double beta = params.take_in("beta", 20.0, 1.0, 1e6);
   LayerAllocator allocator;
-  allocator.allocate = [=](const LayerInput& input, Budget budget) {
+  const auto split = [=](const LayerInput& input, Budget budget) {
     const auto kept = static_cast<double>(std::min(input.protected_per_head, input.shape.tokens));
     const double room = static_cast<double>(input.shape.tokens) - kept;
     const double mean = static_cast<double>(budget.entries) / static_cast<double>(input.shape.heads()) - kept;
@@ -28,6 +28,9 @@ LayerAllocator make_pyramid_layers(Params& params) {
     }
     const LayerLimits limits = layer_limits(input, budget);
     return share_out(budget.entries, weights, limits.floors, limits.caps);
+  };
+  allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
+    return [&input, split](Budget budget) { return split(input, budget); };
   };
   return allocator;
 }

@@ -7,7 +7,9 @@ namespace depthkv {
 
 LayerAllocator make_uniform_layers(Params&) {
   LayerAllocator allocator;
-  allocator.allocate = split_evenly;
+  allocator.prepare = [](const LayerInput& input) -> LayerSplit {
+    return [&input](Budget budget) { return split_evenly(input, budget); };
+  };
   return allocator;
 }
 

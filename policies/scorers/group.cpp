@@ -5,9 +5,13 @@
 
 namespace depthkv {
 
-Reduction take_group(Params& params, const std::string& fallback, std::string& name) {
-  name = params.take_choice("group", fallback, {"mean", "max", "sum"});
+Reduction take_reduction(Params& params, const std::string& key, const std::string& fallback, std::string& name) {
+  name = params.take_choice(key, fallback, {"mean", "max", "sum"});
   return name == "mean" ? Reduction::mean : name == "max" ? Reduction::max : Reduction::sum;
+}
+
+Reduction take_group(Params& params, const std::string& fallback, std::string& name) {
+  return take_reduction(params, "group", fallback, name);
 }
 
 Tensor reduce_group(const View& per_query_head, int group, Reduction reduction) {

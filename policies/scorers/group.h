@@ -9,6 +9,8 @@ namespace depthkv {
 
 enum class Reduction { mean, max, sum };
 
+// The parameter `key`: mean, max or sum.
+Reduction take_reduction(Params& params, const std::string& key, const std::string& fallback, std::string& name);
 // The parameter `group`, with its name for Scorer::group.
 Reduction take_group(Params& params, const std::string& fallback, std::string& name);
 

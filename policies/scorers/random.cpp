@@ -20,6 +20,7 @@ Scorer make_random(Params& params) {
   const auto seed = static_cast<std::uint64_t>(params.take<std::int64_t>("seed", 0));
   Scorer scorer;
   scorer.group = "none";
+  scorer.depends_on_head_number = true;
   scorer.score = [=](const LayerFeatures& layer, const Ops&) {
     Tensor scores(layer.shape.kv_heads, 1, layer.tokens);
     for (std::int64_t g = 0; g < scores.heads(); ++g) {

@@ -17,10 +17,10 @@ using testing::ElementsAre;
 using Entries = std::vector<std::int64_t>;
 
 // Layers with one KV head each, whose loss at k of n entries is weight * (1 - k / n)^2.
-LayerInput input_of(const std::vector<double>& losses, std::int64_t tokens, double keep, std::int64_t protect = 0) {
+LayerInput input_of(const std::vector<double>& losses, std::int64_t tokens, std::int64_t protect = 0) {
   LayerInput input;
   input.shape = {tokens, std::vector<LayerShape>(losses.size(), {2, 1, 4})};
-  input.keep = keep;
+  for (int layer = 0; layer < static_cast<int>(losses.size()); ++layer) input.layers.push_back(layer);
   input.protected_per_head = protect;
   input.price = [=](int layer, Rows, Metric, std::int64_t entries) {
     const double pruned = 1 - static_cast<double>(entries) / static_cast<double>(tokens);
@@ -29,56 +29,65 @@ LayerInput input_of(const std::vector<double>& losses, std::int64_t tokens, doub
   return input;
 }
 
-Entries layers(const std::string& name, const LayerInput& input, const std::map<std::string, Value>& params = {}) {
+Entries layers(const std::string& name, const LayerInput& input, double keep,
+               const std::map<std::string, Value>& params = {}) {
   const LayerAllocator allocator = builtin_policies().make_layer_allocator({name, params, "test"});
-  return allocator.allocate(input, budget_from_keep(input.shape, input.keep));
+  return allocator.prepare(input)(budget_from_keep(input.shape, keep));
 }
 
 TEST(LayerAllocators, UniformGivesEveryLayerTheSame) {
-  EXPECT_THAT(layers("uniform", input_of({1, 5, 9}, 100, 0.2)), ElementsAre(20, 20, 20));
-  EXPECT_THAT(layers("uniform", input_of({1, 1, 1}, 10, 0.34)),
+  EXPECT_THAT(layers("uniform", input_of({1, 5, 9}, 100), 0.2), ElementsAre(20, 20, 20));
+  EXPECT_THAT(layers("uniform", input_of({1, 1, 1}, 10), 0.34),
               ElementsAre(4, 3, 3));  // 10.2, remainders to the lowest
 }
 
 // N = 20 per head, beta = 2: last 10, first 40 - 10 = 30, linear between.
 TEST(LayerAllocators, PyramidFallsLinearly) {
-  EXPECT_THAT(layers("pyramid", input_of({1, 1, 1}, 100, 0.2), {{"beta", 2.0}}), ElementsAre(30, 20, 10));
+  EXPECT_THAT(layers("pyramid", input_of({1, 1, 1}, 100), 0.2, {{"beta", 2.0}}), ElementsAre(30, 20, 10));
   // Beyond 5 protected ones 15 are left: first 22.5, last 7.5.
-  EXPECT_THAT(layers("pyramid", input_of({1, 1, 1}, 100, 0.2, 5), {{"beta", 2.0}}), ElementsAre(28, 20, 12));
+  EXPECT_THAT(layers("pyramid", input_of({1, 1, 1}, 100, 5), 0.2, {{"beta", 2.0}}), ElementsAre(28, 20, 12));
   // The first can't hold more than there is: 100 % of 10, so the last rises.
-  EXPECT_THAT(layers("pyramid", input_of({1, 1, 1}, 10, 0.8)), ElementsAre(10, 8, 6));
+  EXPECT_THAT(layers("pyramid", input_of({1, 1, 1}, 10), 0.8), ElementsAre(10, 8, 6));
 }
 
 // importance 1, 2, 3 as it is, shifted: weights 1, 2, 3.
 TEST(LayerAllocators, DepthkvFollowsGivenImportance) {
   const std::map<std::string, Value> params{
       {"importance", std::vector<double>{1, 2, 3}}, {"normalise", std::string("none")}, {"map", std::string("shift")}};
-  EXPECT_THAT(layers("depthkv", input_of({1, 1, 1}, 100, 0.2), params), ElementsAre(10, 20, 30));
+  EXPECT_THAT(layers("depthkv", input_of({1, 1, 1}, 100), 0.2, params), ElementsAre(10, 20, 30));
   auto opposite = params;
   opposite["sign"] = std::int64_t{-1};
-  EXPECT_THAT(layers("depthkv", input_of({1, 1, 1}, 100, 0.2), opposite), ElementsAre(30, 20, 10));
+  EXPECT_THAT(layers("depthkv", input_of({1, 1, 1}, 100), 0.2, opposite), ElementsAre(30, 20, 10));
   // floor 0.8 and ceiling 1.2 of the even share of 20.
   auto bounded = params;
   bounded["floor"] = 0.8;
   bounded["ceiling"] = 1.2;
-  EXPECT_THAT(layers("depthkv", input_of({1, 1, 1}, 100, 0.2), bounded), ElementsAre(16, 20, 24));
+  EXPECT_THAT(layers("depthkv", input_of({1, 1, 1}, 100), 0.2, bounded), ElementsAre(16, 20, 24));
 }
 
 TEST(LayerAllocators, DepthkvMeasuresImportanceWhenNoneIsGiven) {
-  const Entries entries = layers("depthkv", input_of({1, 2, 4}, 100, 0.2));
+  const Entries entries = layers("depthkv", input_of({1, 2, 4}, 100), 0.2);
   EXPECT_LT(entries[0], entries[1]);
   EXPECT_LT(entries[1], entries[2]);
   // Equal layers share equally.
-  EXPECT_THAT(layers("depthkv", input_of({3, 3, 3}, 100, 0.2)), ElementsAre(20, 20, 20));
-  EXPECT_THROW(layers("depthkv", input_of({1, 2}, 10, 0.5), {{"importance", std::vector<double>{1, 2, 3}}}),
+  EXPECT_THAT(layers("depthkv", input_of({3, 3, 3}, 100), 0.2), ElementsAre(20, 20, 20));
+  EXPECT_THROW(layers("depthkv", input_of({1, 2}, 10), 0.5, {{"importance", std::vector<double>{1, 2, 3}}}),
                InputError);
 }
 
 // Convex losses w (1 - k/n)^2: at the optimum w (1 - k/n) is the same in every layer.
 TEST(LayerAllocators, OracleEvensOutMarginalLosses) {
-  const Entries entries = layers("oracle", input_of({1, 2}, 1000, 0.4));
+  const Entries entries = layers("oracle", input_of({1, 2}, 1000), 0.4);
   EXPECT_EQ(entries[0] + entries[1], 800);
   EXPECT_NEAR(static_cast<double>(entries[0]), 200, 40);  // 1 (1 - 0.2) = 2 (1 - 0.6); grid of 64 budgets
+}
+
+HeadInput head_input(const Tensor& scores, const Ranking& ranking, Protect protect) {
+  HeadInput input;
+  input.scores = scores.view();
+  input.ranking = &ranking;
+  input.protect = protect;
+  return input;
 }
 
 std::vector<std::int64_t> heads(const std::vector<std::vector<float>>& scores, std::int64_t entries,
@@ -88,7 +97,7 @@ std::vector<std::int64_t> heads(const std::vector<std::vector<float>>& scores, s
     std::copy(scores[g].begin(), scores[g].end(), tensor.row(static_cast<std::int64_t>(g), 0).begin());
   const Ranking ranking = ops_for(Device::cpu).rank(tensor.view(), protect);
   const HeadAllocator allocator = builtin_policies().make_head_allocator({"adakv", params, "test"});
-  return allocator.prepare({tensor.view(), &ranking, protect})(entries);
+  return allocator.prepare(head_input(tensor, ranking, protect))(entries);
 }
 
 // The best 4 of both heads are 9, 8, 7 of head 0 and 6 of head 1.
@@ -115,8 +124,8 @@ RC_GTEST_PROP(LayerAllocatorsProperty, SumsAreExactAndLimitsHold, ()) {
   const auto count = *rc::gen::inRange<std::size_t>(1, 6);
   std::vector<double> losses;
   for (std::size_t l = 0; l < count; ++l) losses.push_back(*rc::gen::inRange(0, 100));
-  LayerInput input = input_of(losses, *rc::gen::inRange<std::int64_t>(1, 200), *rc::gen::inRange(1, 1001) / 1000.0,
-                              *rc::gen::inRange<std::int64_t>(0, 50));
+  LayerInput input = input_of(losses, *rc::gen::inRange<std::int64_t>(1, 200), *rc::gen::inRange<std::int64_t>(0, 50));
+  const double keep = *rc::gen::inRange(1, 1001) / 1000.0;
   for (LayerShape& layer : input.shape.layers) layer.kv_heads = *rc::gen::inRange(1, 4);
   const auto tokens = input.shape.tokens;
   input.protected_per_head = std::min(input.protected_per_head, tokens);
@@ -124,10 +133,10 @@ RC_GTEST_PROP(LayerAllocatorsProperty, SumsAreExactAndLimitsHold, ()) {
     return losses[static_cast<std::size_t>(layer)] / static_cast<double>(1 + entries);
   };
   for (const auto& entry : registry.layer_allocators()) {
-    const Entries entries = layers(entry.name, input);
+    const Entries entries = layers(entry.name, input, keep);
     RC_ASSERT(entries.size() == count);
     RC_ASSERT(std::accumulate(entries.begin(), entries.end(), std::int64_t{0}) ==
-              budget_from_keep(input.shape, input.keep).entries);
+              budget_from_keep(input.shape, keep).entries);
     for (std::size_t l = 0; l < count; ++l) {
       RC_ASSERT(entries[l] >= 1);
       RC_ASSERT(entries[l] <= input.shape.layers[l].kv_heads * tokens);
@@ -148,7 +157,7 @@ RC_GTEST_PROP(HeadAllocatorsProperty, SumsAreExactAndLimitsHold, ()) {
   for (const char* mode : {"blend", "floor"})
     specs.push_back({"adakv", {{"alpha", alpha}, {"mode", std::string(mode)}}, ""});
   for (const PolicySpec& spec : specs) {
-    const HeadSplit split = registry.make_head_allocator(spec).prepare({scores.view(), &ranking, protect});
+    const HeadSplit split = registry.make_head_allocator(spec).prepare(head_input(scores, ranking, protect));
     for (std::int64_t entries = 0; entries <= kv_heads * tokens; ++entries) {
       const Entries kept = split(entries);
       RC_ASSERT(static_cast<std::int64_t>(kept.size()) == kv_heads);

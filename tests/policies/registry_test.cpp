@@ -8,14 +8,14 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <deque>
 #include <numeric>
 #include <random>
 
 #include "depthkv/error.h"
 #include "depthkv/replay.h"
 #include "replay/csv.h"
-#include "replay/curves.h"
-#include "replay/features.h"
+#include "replay/layer_pass.h"
 #include "support/files.h"
 #include "support/synthetic_trace.h"
 
@@ -33,7 +33,11 @@ Trace tiny_sample() {
     options.layers = 2;
     options.segments = {{2, 30}, 40};
     options.tokens = 46;
-    options.attention = true;
+    options.all_queries = true;
+    options.hidden = true;
+    options.moments = true;
+    options.output_norms = true;
+    options.rotary_layout = "half_split";
     options.codec = Codec::deflate;
     write_synthetic_trace(kSample.parent_path(), options);
   }
@@ -44,9 +48,13 @@ TEST(Registry, TheCommittedSampleIsAsTheFormatSays) {
   EXPECT_THAT(validate_trace_set(tiny_sample().path(), [](auto&&...) {}), testing::IsEmpty());
 }
 
+// Everything that scorers may ask for, but what the sample doesn't hold.
 LayerData load_all(const Trace& trace, int layer, const Ops& ops) {
   LoadRequest request;
-  request.needs = needs({Feature::keys, Feature::values, Feature::column_sums, Feature::window, Feature::judged}, 32);
+  for (const Feature feature : kFeatures) {
+    const Needs one = needs({feature}, 32);
+    if (!missing(trace, one, Cut::prompt)) request.needs = request.needs | one;
+  }
   request.window_rows = 32;
   request.threads = 1;
   return load_layer(trace, layer, request, ops);
@@ -76,6 +84,7 @@ TEST(Registry, TablesListTheFilesBesideThemInOrder) {
     if (std::find(allocators.begin(), allocators.end(), name) == allocators.end()) allocators.push_back(name);
   std::sort(allocators.begin(), allocators.end());
   EXPECT_EQ(allocators, files("policies/allocators", {"limits"}));
+  EXPECT_EQ(names(registry.structures()), files("policies/structures", {"stages"}));
 }
 
 TEST(Registry, TakesNewPoliciesAndRefusesTakenNames) {
@@ -127,48 +136,83 @@ TEST_P(EveryScorer, GivesFiniteScoresOfTheRightShapeTwiceTheSame) {
   }
 }
 
+// Which parts of a layer stand for which feature.
+void drop(LayerFeatures& seen, Feature feature) {
+  switch (feature) {
+    case Feature::keys:
+      seen.keys = {};
+      break;
+    case Feature::values:
+      seen.values = {};
+      break;
+    case Feature::column_sums:
+      seen.column_sums = {};
+      break;
+    case Feature::window:
+      break;  // with the question's
+    case Feature::question:
+      break;
+    case Feature::unrotated_keys:
+      seen.unrotated_keys = {};
+      break;
+    case Feature::queries:
+      seen.queries = {};
+      break;
+    case Feature::query_moments:
+      seen.query_mean = seen.query_second_moment = {};
+      break;
+    case Feature::output_norms:
+      seen.output_norms_l1 = seen.output_norms_l2 = {};
+      break;
+    case Feature::cosines:
+      seen.cosines = {};
+      break;
+    case Feature::hidden:
+      seen.hidden_scalars = {};
+      break;
+    case Feature::judged:
+      seen.judged_sums = seen.judged = seen.all_values = {};
+      break;
+  }
+}
+
 // What a scorer doesn't ask for it doesn't get, and what it says about its group is so.
 TEST_P(EveryScorer, WorksOnWhatItAsksForAlone) {
   const Ops& ops = ops_for(Device::cpu);
   const LayerData data = load_all(trace_, 0, ops);
   LayerFeatures seen = data.features;
-  if (!scorer_.needs.has(Feature::keys)) seen.keys = {};
-  if (!scorer_.needs.has(Feature::values)) seen.values = {};
-  if (!scorer_.needs.has(Feature::column_sums)) seen.column_sums = {};
-  if (!scorer_.needs.has(Feature::window)) seen.window = {};
-  if (!scorer_.needs.has(Feature::judged)) seen.judged_sums = {};
+  for (const Feature feature : kFeatures) {
+    if (!scorer_.needs.has(feature)) drop(seen, feature);
+  }
+  if (!scorer_.needs.has(Feature::window) && !scorer_.needs.has(Feature::question)) seen.window = {};
   EXPECT_TRUE(std::ranges::equal(scorer_.score(seen, ops).values(), scorer_.score(data.features, ops).values()));
   EXPECT_THAT(scorer_.group, testing::AnyOf("mean", "max", "sum", "none"));
   EXPECT_EQ(scorer_.oracle, scorer_.needs.has(Feature::judged)) << "whoever reads judged rows is an oracle";
 }
 
-// KV heads are scored apart: swapping two of them swaps their scores.
+// Swapping two KV heads, with their query heads, swaps their scores.
 TEST_P(EveryScorer, HeadsDoNotMix) {
-  if (GetParam() == "random") return;  // its numbers belong to the place
-  const Ops& ops = ops_for(Device::cpu);
-  const LayerData data = load_all(trace_, 0, ops);
-  const auto swapped = [](const View& view) {
-    Tensor out(view.heads, view.rows, view.columns);
-    for (std::int64_t h = 0; h < view.heads; ++h)
-      for (std::int64_t r = 0; r < view.rows; ++r)
-        std::ranges::copy(view.row((h + view.heads / 2) % view.heads, r), out.row(h, r).begin());
-    return out;
-  };
-  const Tensor keys = swapped(data.features.keys);
-  const Tensor values = swapped(data.features.values);
-  const Tensor sums = swapped(data.features.column_sums);
-  const Tensor window = swapped(data.features.window);
-  const Tensor judged = swapped(data.features.judged_sums);
-  LayerFeatures other = data.features;
-  other.keys = keys.view();
-  other.values = values.view();
-  other.column_sums = sums.view();
-  other.window = window.view();
-  other.judged_sums = judged.view();
-  const Tensor before = scorer_.score(data.features, ops);
-  const Tensor after = scorer_.score(other, ops);
-  EXPECT_TRUE(std::ranges::equal(after.row(0, 0), before.row(1, 0)));
-  EXPECT_TRUE(std::ranges::equal(after.row(1, 0), before.row(0, 0)));
+  if (!scorer_.depends_on_head_number) {
+    const Ops& ops = ops_for(Device::cpu);
+    const LayerData data = load_all(trace_, 0, ops);
+    LayerFeatures other = data.features;
+    std::deque<Tensor> swapped;  // views stay valid
+    for (View* view : {&other.keys, &other.values, &other.unrotated_keys, &other.queries, &other.column_sums,
+                       &other.window, &other.query_mean, &other.query_second_moment, &other.output_norms_l1,
+                       &other.output_norms_l2, &other.judged_sums, &other.judged, &other.all_values}) {
+      if (view->data == nullptr) continue;
+      Tensor out(view->heads, view->rows, view->columns);
+      for (std::int64_t h = 0; h < view->heads; ++h)
+        for (std::int64_t r = 0; r < view->rows; ++r)
+          std::ranges::copy(view->row((h + view->heads / 2) % view->heads, r), out.row(h, r).begin());
+      swapped.push_back(std::move(out));
+      *view = swapped.back().view();
+    }
+    const Tensor before = scorer_.score(data.features, ops);
+    const Tensor after = scorer_.score(other, ops);
+    EXPECT_TRUE(std::ranges::equal(after.row(0, 0), before.row(1, 0)));
+    EXPECT_TRUE(std::ranges::equal(after.row(1, 0), before.row(0, 0)));
+  }
 }
 
 // Goldens: lines of numbers, six significant digits. DEPTHKV_UPDATE_GOLDENS=1 writes them anew.
@@ -210,32 +254,48 @@ TEST_P(EveryScorer, Golden) {
   expect_golden("scorer_" + GetParam(), {"layer", "kv_head", "position", "score"}, rows);
 }
 
-// Kept counts of h2o's rankings under every pair of allocators.
-TEST(AllocatorGoldens, KeptCounts) {
-  const Registry registry = builtin_policies();
-  ReplayPlan plan;
-  plan.scorers = {{"h2o", {}, ""}};
-  plan.protect = {{2, 4}};
-  for (const auto& entry : registry.layer_allocators()) plan.layer_allocators.push_back({entry.name, {}, ""});
-  for (const auto& entry : registry.head_allocators()) plan.head_allocators.push_back({entry.name, {}, ""});
-  plan.threads = 1;
-  const Policies policies = make_policies(plan, registry);
-  RankRequest request{{true}, true, true, true};
-  const RankedSample sample = rank_sample(tiny_sample(), plan, policies, request);
-  for (std::size_t h = 0; h < policies.head_allocators.size(); ++h) {
-    for (std::size_t l = 0; l < policies.layer_allocators.size(); ++l) {
-      std::vector<std::vector<double>> rows;
-      for (const double keep : {0.2, 0.4, 0.8}) {
-        const Allocation allocation = allocate(sample, policies, {0, l, h}, keep);
-        for (std::size_t layer = 0; layer < allocation.kept.size(); ++layer)
-          for (std::size_t g = 0; g < allocation.kept[layer].size(); ++g)
-            rows.push_back({keep, static_cast<double>(layer), static_cast<double>(g),
-                            static_cast<double>(allocation.kept[layer][g])});
-      }
-      expect_golden("allocators_" + policies.layer_allocators[l].name + "_" + policies.head_allocators[h].name,
-                    {"keep", "layer", "kv_head", "kept"}, rows);
-    }
+// Kept counts of h2o's rankings, each allocator beside a uniform one.
+class AllocatorGoldens : public testing::Test {
+ protected:
+  AllocatorGoldens() {
+    plan_.scorers = {{"h2o", {}, ""}};
+    plan_.protect = {{2, 4}};
+    plan_.threads = 1;
   }
+  void expect(const std::string& name, const PolicySpec& layers, const PolicySpec& heads) {
+    plan_.layer_allocators = {layers};
+    plan_.head_allocators = {heads};
+    const Policies policies = make_policies(plan_, builtin_policies());
+    const Trace trace = tiny_sample();
+    SampleCurves curves(trace, plan_, policies);
+    if (!curves.layer_skipped[0].empty() || !curves.head_skipped[0].empty()) return;  // needs a file
+    curves.run({true});
+    const RankedSample sample = curves.load({0, std::nullopt});
+    const RankedSample::Allocator allocator(sample, policies, {0, 0, 0}, curves.measured_by_layers(0),
+                                            curves.measured_by_heads(0));
+    std::vector<std::vector<double>> rows;
+    for (const double keep : {0.2, 0.4, 0.8}) {
+      const Allocation allocation = allocator.at(keep);
+      for (std::size_t layer = 0; layer < allocation.kept.size(); ++layer)
+        for (std::size_t g = 0; g < allocation.kept[layer].size(); ++g)
+          rows.push_back({keep, static_cast<double>(layer), static_cast<double>(g),
+                          static_cast<double>(allocation.kept[layer][g])});
+    }
+    expect_golden(name, {"keep", "layer", "kv_head", "kept"}, rows);
+  }
+  ReplayPlan plan_;
+};
+
+TEST_F(AllocatorGoldens, Layers) {
+  const Registry registry = builtin_policies();
+  for (const auto& entry : registry.layer_allocators())
+    expect("layers_" + entry.name, {entry.name, {}, ""}, {"uniform", {}, ""});
+}
+
+TEST_F(AllocatorGoldens, Heads) {
+  const Registry registry = builtin_policies();
+  for (const auto& entry : registry.head_allocators())
+    expect("heads_" + entry.name, {"uniform", {}, ""}, {entry.name, {}, ""});
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "kernels/half.h"
+#include "kernels/rotary.h"
 
 namespace depthkv {
 namespace {
@@ -80,6 +81,62 @@ void write_hidden(TraceWriter& writer, const SyntheticTrace& o, std::int64_t wid
   writer.write_whole(Channel::attention_cosines, layer, cosines);
 }
 
+// Mean and mean outer product of the queries before rotation, over the rows below each cut.
+void write_moments(TraceWriter& writer, const SyntheticTrace& o, const std::vector<float>& queries, int layer) {
+  const auto width = static_cast<std::size_t>(o.head_dim);
+  const Rotary rotary{o.rotary_layout == "none"          ? Rotary::Pairs::none
+                      : o.rotary_layout == "interleaved" ? Rotary::Pairs::interleaved
+                                                         : Rotary::Pairs::half_split,
+                      synthetic_card(o).rotary_base};
+  std::vector<float> means;
+  std::vector<float> squares;
+  for (const Cut cut : {Cut::context, Cut::prompt}) {
+    const auto rows = o.segments.at(cut);
+    for (std::int64_t h = 0; h < o.query_heads; ++h) {
+      std::vector<double> mean(width);
+      std::vector<double> square(width * width);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const auto at = queries.begin() + (i * o.query_heads + h) * o.head_dim;
+        std::vector<float> q(at, at + o.head_dim);
+        rotate(q, -static_cast<double>(i), rotary);
+        for (std::size_t a = 0; a < width; ++a) {
+          mean[a] += static_cast<double>(q[a]) / static_cast<double>(rows);
+          for (std::size_t b = 0; b < width; ++b)
+            square[a * width + b] += static_cast<double>(q[a]) * static_cast<double>(q[b]) / static_cast<double>(rows);
+        }
+      }
+      means.insert(means.end(), mean.begin(), mean.end());
+      squares.insert(squares.end(), square.begin(), square.end());
+    }
+  }
+  writer.write_whole(Channel::query_mean, layer, means);
+  writer.write_whole(Channel::query_second_moment, layer, squares);
+}
+
+void write_output_norms(TraceWriter& writer, const SyntheticTrace& o, const std::vector<float>& values, int layer) {
+  const Tensor projection = synthetic_projection(o, layer);
+  const std::int64_t group = o.query_heads / o.kv_heads;
+  std::vector<float> norms;
+  for (std::int64_t j = 0; j < o.tokens; ++j) {
+    for (std::int64_t h = 0; h < o.query_heads; ++h) {
+      double l1 = 0;
+      double l2 = 0;
+      for (std::size_t c = 0; c < static_cast<std::size_t>(projection.columns()); ++c) {
+        double out = 0;
+        for (std::int64_t a = 0; a < o.head_dim; ++a) {
+          out += static_cast<double>(values[static_cast<std::size_t>((j * o.kv_heads + h / group) * o.head_dim + a)]) *
+                 static_cast<double>(projection.row(h, a)[c]);
+        }
+        l1 += std::abs(out);
+        l2 += out * out;
+      }
+      norms.push_back(static_cast<float>(l1));
+      norms.push_back(static_cast<float>(std::sqrt(l2)));
+    }
+  }
+  writer.write_rows(Channel::value_output_norms, layer, 0, norms);
+}
+
 Sample sample_of(const SyntheticTrace& o) {
   Sample sample;
   sample.id = o.id;
@@ -128,7 +185,8 @@ ModelCard synthetic_card(const SyntheticTrace& o) {
   card.context_length = 4096;
   card.vocabulary = 50;
   card.embedding = o.query_heads * o.head_dim;
-  card.rotary_layout = "none";
+  card.rotary_layout = o.rotary_layout;
+  card.rotary_base = o.rotary_layout == "none" ? 0 : 10000;
   card.attention_scale = 1.0 / std::sqrt(static_cast<double>(o.head_dim));
   card.layers.assign(static_cast<std::size_t>(o.layers), {o.query_heads, o.kv_heads, o.head_dim});
   for (std::size_t l = 0; l < o.windows.size(); ++l) card.layers[l].window = o.windows[l];
@@ -139,10 +197,11 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
   std::filesystem::create_directories(directory);
   const std::filesystem::path file = directory / trace_file_name(o.id);
   const ModelCard card = synthetic_card(o);
-  const RecordOptions record{.attention = std::vector<bool>(static_cast<std::size_t>(o.layers), o.attention),
-                             .all_queries = o.all_queries,
-                             .engine_softmax = true,
-                             .codec = o.codec};
+  RecordOptions record{.attention = std::vector<bool>(static_cast<std::size_t>(o.layers), o.attention),
+                       .all_queries = o.all_queries,
+                       .engine_softmax = true,
+                       .codec = o.codec};
+  if (o.output_norms) record.channels.insert(Channel::value_output_norms);
   TraceWriter writer(file, card, o.segments, o.tokens + 7, record);  // more than is needed, so that files are shrunk
   std::mt19937_64 random(o.seed);
   for (int layer = 0; layer < o.layers; ++layer) {
@@ -156,6 +215,8 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
     const View rows{attention.data(), o.query_heads, o.tokens, o.tokens, o.tokens * o.tokens, o.tokens};
     if (o.attention) writer.write_attention(layer, 0, {&rows, 1});
     if (o.column_sums) writer.write_whole(Channel::column_sums, layer, column_sums_of(o, attention));
+    if (o.moments) write_moments(writer, o, queries, layer);
+    if (o.output_norms) write_output_norms(writer, o, values, layer);
     if (o.hidden) write_hidden(writer, o, card.embedding, layer);
   }
   writer.finish(sample_of(o));

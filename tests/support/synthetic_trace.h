@@ -25,6 +25,9 @@ struct SyntheticTrace {
   bool attention = false;  // of every layer
   bool hidden = false;     // what is recorded of hidden states; random, but what it may be
   bool all_queries = false;
+  bool moments = false;       // of the queries, turned back as `rotary_layout` says
+  bool output_norms = false;  // of the values through synthetic_projection()
+  std::string rotary_layout = "none";
   Codec codec = Codec::none;
   std::vector<std::int64_t> windows = {};  // per layer, in the model card only; empty: none
   std::int64_t truncated = 0;

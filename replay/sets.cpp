@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "replay/sets.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+#include "kernels/parallel.h"
+
+namespace depthkv {
+namespace {
+
+// One head's set, which several requests may share.
+struct HeadSet {
+  std::size_t variant = 0;  // in a list of the distinct ones
+  std::int64_t head = 0;
+  std::int64_t count = 0;
+  auto operator<=>(const HeadSet&) const = default;
+};
+
+// The sets of one layer at a time.
+class LayerSets {
+ public:
+  LayerSets(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+            const std::vector<SetRequest>& requests)
+      : trace_(trace), plan_(plan), policies_(policies), requests_(requests), ops_(ops_for(plan.device)) {
+    for (const SetRequest& request : requests) {
+      auto at = std::find(variants_.begin(), variants_.end(), request.variant);
+      if (at == variants_.end()) at = variants_.insert(at, request.variant);
+      variant_of_.push_back(static_cast<std::size_t>(at - variants_.begin()));
+      needs_ = needs_ | policies.rankers[request.variant.ranker].needs();
+    }
+  }
+
+  void load(std::size_t index, int layer) {
+    selectors_.clear();
+    data_ = load_layer(trace_, layer, load_request(plan_, needs_), ops_);
+    for (const Variant& variant : variants_) selectors_.push_back(selector(variant));
+    positions_.clear();
+    for (std::size_t r = 0; r < requests_.size(); ++r) {
+      const std::vector<std::int64_t>& kept = requests_[r].allocation.kept[index];
+      for (std::size_t g = 0; g < kept.size(); ++g)
+        positions_[{variant_of_[r], static_cast<std::int64_t>(g), kept[g]}] = {};
+    }
+    for_each_set([&](const HeadSet& set, std::vector<std::uint32_t>& positions) {
+      positions = selectors_[set.variant](static_cast<int>(set.head), set.count);
+      std::sort(positions.begin(), positions.end());
+    });
+  }
+
+  // visit(set, positions) for every distinct one, in parallel.
+  template <class Visit>
+  void for_each_set(Visit visit) {
+    std::vector<std::pair<const HeadSet, std::vector<std::uint32_t>>*> all;
+    for (auto& entry : positions_) all.push_back(&entry);
+    parallel_for(static_cast<std::int64_t>(all.size()), plan_.threads, [&](std::int64_t i) {
+      auto& [set, positions] = *all[static_cast<std::size_t>(i)];
+      visit(set, positions);
+    });
+  }
+
+  HeadSet set_of(std::size_t request, std::size_t layer, std::size_t head) const {
+    return {variant_of_[request], static_cast<std::int64_t>(head), requests_[request].allocation.kept[layer][head]};
+  }
+  const std::vector<std::uint32_t>& positions(const HeadSet& set) const { return positions_.at(set); }
+  const LayerData& data() const { return data_; }
+  const Ops& ops() const { return ops_; }
+
+ private:
+  KeptSet selector(const Variant& variant) {
+    const Ranker& ranker = policies_.rankers[variant.ranker];
+    LayerFeatures seen = data_.features;
+    if (variant.keep) seen.keep = plan_.keep[*variant.keep];
+    if (ranker.structure.select) return ranker.structure.select(seen, ranker.scorer, ranker.protect, ops_);
+    return [ranking = ranker.structure.rank(seen, ranker.scorer, ranker.protect, ops_).ranking](int head,
+                                                                                                std::int64_t kept) {
+      const auto order = ranking.head(head).first(static_cast<std::size_t>(kept));
+      return std::vector<std::uint32_t>(order.begin(), order.end());
+    };
+  }
+
+  const Trace& trace_;
+  const ReplayPlan& plan_;
+  const Policies& policies_;
+  const std::vector<SetRequest>& requests_;
+  const Ops& ops_;
+  Needs needs_;
+  std::vector<Variant> variants_;
+  std::vector<std::size_t> variant_of_;  // [request]
+  LayerData data_;
+  std::vector<KeptSet> selectors_;  // [variant]
+  std::map<HeadSet, std::vector<std::uint32_t>> positions_;
+};
+
+double evidence_loss(const std::vector<std::uint32_t>& kept, const std::vector<bool>& is_evidence) {
+  const auto total = std::count(is_evidence.begin(), is_evidence.end(), true);
+  if (total == 0) return std::numeric_limits<double>::quiet_NaN();
+  const auto found = std::count_if(kept.begin(), kept.end(), [&](std::uint32_t j) { return is_evidence[j]; });
+  return 1.0 - static_cast<double>(found) / static_cast<double>(total);
+}
+
+}  // namespace
+
+void measure_sets(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                  std::vector<SetRequest>& requests) {
+  if (requests.empty()) return;
+  const std::vector<int> layers = prunable_layers(trace.model());
+  const std::vector<bool> is_evidence = evidence_flags(trace.sample(), trace.sample().segments.at(plan.cut));
+  LayerSets sets(trace, plan, policies, requests);
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    sets.load(l, layers[l]);
+    const LayerData& data = sets.data();
+    const std::int64_t group = data.features.shape.group();
+    std::map<HeadSet, SetLosses> losses;
+    sets.for_each_set([&](const HeadSet& set, const auto&) { losses[set]; });
+    sets.for_each_set([&](const HeadSet& set, const std::vector<std::uint32_t>& kept) {
+      losses.at(set) = sets.ops().set_losses({data.judged.view().head_range(set.head * group, group),
+                                              data.values.view().head_range(set.head, 1), kept, data.features.tokens});
+    });
+    const auto heads = static_cast<std::size_t>(data.features.shape.kv_heads);
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      double energy = 0;
+      double error = 0;
+      for (std::size_t g = 0; g < heads; ++g) {
+        const HeadSet set = sets.set_of(r, l, g);
+        const SetLosses& loss = losses.at(set);
+        const double per_head = 1.0 / static_cast<double>(heads * layers.size());
+        requests[r].loss[static_cast<std::size_t>(Metric::mass)] +=
+            std::max(0.0, 1.0 - loss.mass / static_cast<double>(loss.rows)) * per_head;
+        requests[r].loss[static_cast<std::size_t>(Metric::evidence)] +=
+            evidence_loss(sets.positions(set), is_evidence) * per_head;
+        energy += loss.energy;
+        error += loss.error;
+      }
+      requests[r].loss[static_cast<std::size_t>(Metric::output_error)] +=
+          energy > 0 ? error / energy / static_cast<double>(layers.size()) : 0.0;
+    }
+  }
+}
+
+void visit_sets(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                const std::vector<SetRequest>& requests, const SetVisit& visit) {
+  if (requests.empty()) return;
+  const std::vector<int> layers = prunable_layers(trace.model());
+  LayerSets sets(trace, plan, policies, requests);
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    sets.load(l, layers[l]);
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      std::vector<std::vector<std::uint32_t>> kept;
+      for (std::size_t g = 0; g < requests[r].allocation.kept[l].size(); ++g)
+        kept.push_back(sets.positions(sets.set_of(r, l, g)));
+      visit(r, l, kept);
+    }
+  }
+}
+
+}  // namespace depthkv
