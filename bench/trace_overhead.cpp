@@ -4,35 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
+#include <array>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
-#include "depthkv/record.h"
+#include "bench/long_sample.h"
 #include "depthkv/tasks.h"
-#include "tracer/llama/model.h"
 
 namespace depthkv {
 namespace {
-
-double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Books and reports, one after the other, until there are enough tokens.
-std::string long_text(const Model& model, const std::filesystem::path& tasks, std::int64_t tokens) {
-  std::string text;
-  for (const char* name : {"lm_books.jsonl", "needle.jsonl", "summ_query.jsonl"})
-    for (const TaskSample& sample : read_tasks({tasks / name})) text += sample.context + "\n\n";
-  std::vector<Token> all = model.tokenize(text, false, false);
-  while (static_cast<std::int64_t>(all.size()) < tokens) all.insert(all.end(), all.begin(), all.end());
-  all.resize(static_cast<std::size_t>(tokens));
-  return model.detokenize(all);
-}
 
 struct Measured {
   std::vector<double> plain;
@@ -51,12 +30,7 @@ struct Measured {
 int run(const std::filesystem::path& model_file, const std::filesystem::path& tasks,
         const std::filesystem::path& scratch, std::int64_t tokens, const std::string& attention, int rounds) {
   LlamaModel model({.model = model_file});
-  const std::string text = long_text(model, tasks, tokens);
-  const nlohmann::json sample{
-      {"id", "long"}, {"context", text}, {"answers", {" and"}}, {"metric", "nll"}, {"max_new_tokens", 0}};
-  std::ofstream(scratch / "long.jsonl") << sample.dump() << "\n";
-  TracePlan plan;
-  plan.tasks = {{scratch / "long.jsonl"}};
+  TracePlan plan = long_sample(model, tasks, scratch, tokens, 1);
   plan.attention = attention;
   const std::vector<Token> prompt = make_prompt(model, read_tasks(plan.tasks[0])[0]).tokens;
   Measured measured;

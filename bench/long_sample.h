@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the benchmarks on a real model share.
+#pragma once
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "depthkv/record.h"
+#include "tracer/llama/model.h"
+
+namespace depthkv {
+
+double seconds_of(const std::function<void()>& work);
+
+// A plan for one sample, "long", of the committed tasks' texts one after the other: `tokens` of context (plus the chat
+// frame), whose answer is the `answer` tokens that follow, fed. Its task file goes to `scratch`.
+TracePlan long_sample(const Model& model, const std::filesystem::path& tasks, const std::filesystem::path& scratch,
+                      std::int64_t tokens, std::int64_t answer);
+
+}  // namespace depthkv
