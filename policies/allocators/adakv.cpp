@@ -3,15 +3,29 @@
 // The scores of all heads are pooled; m_g of the pool's best belong to head g. mode = blend (authors' code): head g
 // gets (1 - alpha) m_g + alpha times the even share. mode = floor (kvpress): every head's best alpha times the even
 // share stay, the pool decides the rest. Protected entries are outside the pool, as the authors' window is. Equal
-// scores go to the better-ranked entry of its head, then to the lower head, so that forced windows of all heads come in
-// side by side. Sums are exact; the authors' are rounded.
+// scores go to the entry with fewer better ones in its head, then to the lower head, so that forced windows of all
+// heads come in side by side. Sums are exact; the authors' are rounded.
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "policies/allocators/allocators.h"
 
 namespace depthkv {
 namespace {
+
+// Each head's unprotected scores, falling. A ranking of two stages (structure critical) has its entries in another
+// order; what heads compete by are the scores.
+std::vector<std::vector<float>> scores_of(const HeadInput& input, std::int64_t skip) {
+  std::vector<std::vector<float>> sorted(static_cast<std::size_t>(input.scores.heads));
+  for (std::size_t g = 0; g < sorted.size(); ++g) {
+    const auto head = static_cast<std::int64_t>(g);
+    for (const std::uint32_t j : input.ranking->head(head).subspan(static_cast<std::size_t>(skip)))
+      sorted[g].push_back(input.scores.row(head, 0)[j]);
+    std::ranges::sort(sorted[g], std::greater<>());
+  }
+  return sorted;
+}
 
 // All heads' unprotected entries, best first. Says how many of the best m belong to each head.
 class Pool {
@@ -20,24 +34,22 @@ class Pool {
     const std::int64_t tokens = input.scores.columns;
     const std::size_t total = heads_ * static_cast<std::size_t>(tokens - skip);
     owner_.reserve(total);
-    std::vector<std::int64_t> at(heads_, skip);
-    const auto score = [&](std::size_t g) {
-      const auto head = static_cast<std::int64_t>(g);
-      return input.scores.row(head, 0)[input.ranking->head(head)[static_cast<std::size_t>(at[g])]];
-    };
+    std::vector<std::int64_t> at(heads_, 0);
+    const std::vector<std::vector<float>> sorted = scores_of(input, skip);
+    const auto score = [&](std::size_t g) { return sorted[g][static_cast<std::size_t>(at[g])]; };
     while (owner_.size() < total) {
       std::size_t best = heads_;
       for (std::size_t g = 0; g < heads_; ++g) {
-        if (at[g] == tokens) continue;
+        if (at[g] == tokens - skip) continue;
         if (best == heads_ || score(g) > score(best) || (score(g) == score(best) && at[g] < at[best])) best = g;
       }
       if (owner_.size() % kStride == 0) {
-        for (std::size_t g = 0; g < heads_; ++g) marks_.push_back(at[g] - skip);
+        for (std::size_t g = 0; g < heads_; ++g) marks_.push_back(at[g]);
       }
       owner_.push_back(static_cast<std::uint32_t>(best));
       ++at[best];
     }
-    for (std::size_t g = 0; g < heads_; ++g) marks_.push_back(at[g] - skip);
+    for (std::size_t g = 0; g < heads_; ++g) marks_.push_back(at[g]);
   }
 
   std::int64_t size() const { return static_cast<std::int64_t>(owner_.size()); }

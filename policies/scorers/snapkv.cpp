@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // snapkv: attention received from the last `window` rows, pooled over neighbours.   Li et al. 2024, arXiv:2404.14469
-// S[j] = pool(mean over the window's rows t of A[t, j]) for j < n - window; the window itself always stays. Defaults
-// are the official code's (32, 5, avg). `order`: pool before or after the group is reduced; they differ for max
-// (kvpress pools first). Average pooling divides by the kernel at the edges too, as the official code does, so position
-// 0 of kernel 5 gets 3/5.
+// S[j] = pool(mean over the window's rows t of A[t, j]) for j < n - window; the window itself always stays. The
+// official code sums the rows: the same order, but what adds a constant to scores (structure critical) or compares them
+// with one (threshold) expects kvpress's mean. Defaults are the official code's (32, 5, avg). `order`: pool before or
+// after the group is reduced; they differ for max (kvpress pools first). Average pooling divides by the kernel at the
+// edges too, as the official code does, so position 0 of kernel 5 gets 3/5.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -51,9 +52,10 @@ Scorer make_snapkv(Params& params) {
   scorer.score = [=](const LayerFeatures& layer, const Ops& ops) {
     const std::int64_t rows = std::min(window, layer.tokens);
     const std::int64_t before = layer.tokens - rows;
-    Tensor sums = ops.column_sums(layer.window.row_range(layer.window.rows - rows, rows));
-    if (pool_first) pool_heads(sums, before, kernel, average);
-    Tensor scores = reduce_group(sums.view(), layer.shape.group(), reduction);
+    Tensor means = ops.column_sums(layer.window.row_range(layer.window.rows - rows, rows));
+    for (float& x : means.values()) x /= static_cast<float>(rows);
+    if (pool_first) pool_heads(means, before, kernel, average);
+    Tensor scores = reduce_group(means.view(), layer.shape.group(), reduction);
     if (!pool_first) pool_heads(scores, before, kernel, average);
     for (std::int64_t g = 0; g < scores.heads(); ++g) {
       const auto row = scores.row(g, 0);

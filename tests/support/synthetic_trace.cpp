@@ -19,6 +19,32 @@ std::vector<float> random_rows(std::mt19937_64& random, std::int64_t count) {
   return rows;
 }
 
+Rotary rotary_of(const SyntheticTrace& o) {
+  return {o.rotary_layout == "none"          ? Rotary::Pairs::none
+          : o.rotary_layout == "interleaved" ? Rotary::Pairs::interleaved
+                                             : Rotary::Pairs::half_split,
+          synthetic_card(o).rotary_base};
+}
+
+// What real caches have and noise lacks: rows [token, head, dimension] get a mean per head before they are rotated,
+// lengths that differ, outliers, and a first row that stands out.
+void make_uneven(std::mt19937_64& random, std::vector<float>& rows, std::int64_t heads, const SyntheticTrace& o,
+                 bool rotated) {
+  std::normal_distribution<float> normal;
+  const std::vector<float> means = random_rows(random, heads * o.head_dim);
+  for (std::int64_t i = 0; i < o.tokens; ++i) {
+    const float outlier = i == 0 ? 3.0F : i % 37 == 5 ? 1.75F : 1.0F;
+    for (std::int64_t h = 0; h < heads; ++h) {
+      const float length = outlier * std::exp(0.25F * normal(random));
+      const std::span row(rows.data() + (i * heads + h) * o.head_dim, static_cast<std::size_t>(o.head_dim));
+      for (std::size_t c = 0; c < row.size(); ++c)
+        row[c] = length * (row[c] + means[static_cast<std::size_t>(h) * row.size() + c]);
+      if (rotated) rotate(row, static_cast<double>(i), rotary_of(o));
+      for (float& x : row) x = from_half(to_half(x));
+    }
+  }
+}
+
 // Causal softmax of every row: [query head, row, token].
 std::vector<float> attention_of(const SyntheticTrace& o, const std::vector<float>& queries,
                                 const std::vector<float>& keys, double scale) {
@@ -84,10 +110,7 @@ void write_hidden(TraceWriter& writer, const SyntheticTrace& o, std::int64_t wid
 // Mean and mean outer product of the queries before rotation, over the rows below each cut.
 void write_moments(TraceWriter& writer, const SyntheticTrace& o, const std::vector<float>& queries, int layer) {
   const auto width = static_cast<std::size_t>(o.head_dim);
-  const Rotary rotary{o.rotary_layout == "none"          ? Rotary::Pairs::none
-                      : o.rotary_layout == "interleaved" ? Rotary::Pairs::interleaved
-                                                         : Rotary::Pairs::half_split,
-                      synthetic_card(o).rotary_base};
+  const Rotary rotary = rotary_of(o);
   std::vector<float> means;
   std::vector<float> squares;
   for (const Cut cut : {Cut::context, Cut::prompt}) {
@@ -205,9 +228,14 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
   TraceWriter writer(file, card, o.segments, o.tokens + 7, record);  // more than is needed, so that files are shrunk
   std::mt19937_64 random(o.seed);
   for (int layer = 0; layer < o.layers; ++layer) {
-    const std::vector<float> keys = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
-    const std::vector<float> values = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
-    const std::vector<float> queries = random_rows(random, o.tokens * o.query_heads * o.head_dim);
+    std::vector<float> keys = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
+    std::vector<float> values = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
+    std::vector<float> queries = random_rows(random, o.tokens * o.query_heads * o.head_dim);
+    if (o.uneven) {
+      make_uneven(random, keys, o.kv_heads, o, true);
+      make_uneven(random, values, o.kv_heads, o, false);
+      make_uneven(random, queries, o.query_heads, o, true);
+    }
     writer.write_rows(Channel::keys, layer, 0, keys);
     writer.write_rows(Channel::values, layer, 0, values);
     writer.write_rows(Channel::queries, layer, 0, queries);
