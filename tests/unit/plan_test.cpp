@@ -62,6 +62,37 @@ TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   EXPECT_EQ(load(yaml).trace->tasks[3].defaults.question, "Who?\n\tWhy?");
 }
 
+TEST_F(PlanTest, ParametersOfEveryTypeReadBackEqual) {
+  const std::vector<std::string> texts{"a b", "7", "true", "null", "", "say \"x=1\" \\ {y: z}, # no", "two\nlines"};
+  std::vector<std::string> seen;
+  registry_.add(Entry<Scorer>{"typed", "", "", [&](Params& params) {
+                                seen.push_back(params.take<std::string>("text", "none"));
+                                params.take("flag", false);
+                                params.take("share", 0.5);
+                                params.take("list", std::vector<double>{});
+                                params.take_in("most", 1.0, 0.0, std::numeric_limits<double>::infinity());
+                                Scorer scorer;
+                                scorer.group = "none";
+                                return scorer;
+                              }});
+  for (const std::string& text : texts) {
+    Plan plan = load("replay: {scorers: [{name: typed, flag: true, share: 2, list: [1, 2.5], most: .inf}]}");
+    plan.replay.scorers[0].params["text"] = text;
+    const std::string yaml = to_yaml(plan, registry_);
+    const Plan again = load(yaml);
+    EXPECT_EQ(to_yaml(again, registry_), yaml);
+    EXPECT_EQ(seen.back(), text);
+    EXPECT_EQ(again.replay.scorers[0].params.at("text"), Value(text));
+    EXPECT_EQ(again.replay.scorers[0].params.at("flag"), Value(true));
+  }
+  const auto resolved = [&](const std::string& text) {
+    return registry_.make_scorer({"typed", {{"text", text}}, ""}).params;
+  };
+  EXPECT_EQ(resolved("plain"), "flag=false list=[] most=1 share=0.5 text=plain");
+  EXPECT_NE(resolved("a text=b"), resolved("a"));
+  EXPECT_THAT(resolved("a b"), HasSubstr("text=\"a b\""));
+}
+
 TEST_F(PlanTest, PresetsSayHowMuchIsRecordedUnlessAKeyDoes) {
   const auto trace = [&](const std::string& keys) { return *load("trace: {tasks: [a.jsonl], " + keys + "}").trace; };
   const std::set<Channel> states{Channel::hidden_mean, Channel::hidden_unit_mean, Channel::hidden_scalars,
