@@ -70,9 +70,17 @@ YAML::Node expanded(const std::string& text, const std::string& where) {
   return node;
 }
 
+// The parameter `file` of any policy is a path: relative to the plan, or on the command line to the working directory.
+Value absolute_path(const Value& value, const std::filesystem::path& folder) {
+  const auto* text = std::get_if<std::string>(&value);
+  if (text == nullptr || text->empty()) return value;
+  return std::filesystem::absolute(folder / *text).lexically_normal().string();
+}
+
 PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource& source) {
   PolicySpec spec;
   spec.where = source.where(node, path);
+  const std::filesystem::path folder = node.Mark().is_null() ? "" : source.file.parent_path();
   if (node.IsScalar()) node = expanded(node.Scalar(), spec.where);
   if (!node.IsMap() || !node["name"] || !node["name"].IsScalar()) {
     throw InputError(fmt::format(
@@ -82,9 +90,11 @@ PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource&
     const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
     if (key == "name") {
       spec.name = entry.second.Scalar();
-    } else if (!spec.params.emplace(key, param_value(entry.second, spec.where)).second) {
-      throw InputError(fmt::format("{}: parameter {} is given twice", spec.where, key));
+      continue;
     }
+    const Value value = param_value(entry.second, spec.where);
+    if (!spec.params.emplace(key, key == "file" ? absolute_path(value, folder) : value).second)
+      throw InputError(fmt::format("{}: parameter {} is given twice", spec.where, key));
   }
   return spec;
 }

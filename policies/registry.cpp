@@ -21,6 +21,7 @@ constexpr const char* kHeadAllocator = "head allocator";
 
 std::vector<Entry<Scorer>> scorer_table() {
   return {
+      {"explicit", "scores from a file", "", make_explicit},
       {"h2o", "attention received from all observed rows", "arXiv:2306.14048", make_h2o},
       {"knorm", "small key norms", "arXiv:2406.11430", make_knorm, "O(n d)"},
       {"observed", "attention received per row that can see the entry", "kvpress", make_observed},

@@ -5,6 +5,7 @@
 
 namespace depthkv {
 
+Scorer make_explicit(Params& params);
 Scorer make_h2o(Params& params);
 Scorer make_knorm(Params& params);
 Scorer make_observed(Params& params);

@@ -151,6 +151,21 @@ TEST_F(PlanTest, PathsAreRelativeToTheFile) {
   EXPECT_EQ(plan.trace->tasks[1].file, (scratch_ / "../b.jsonl").lexically_normal());
 }
 
+TEST_F(PlanTest, FilesOfPoliciesAreRelativeToTheFileOrTheWorkingDirectory) {
+  registry_.add(Entry<Scorer>{"filed", "", "", [](Params& params) {
+                                params.take<std::string>("file", "");
+                                Scorer scorer;
+                                scorer.group = "none";
+                                return scorer;
+                              }});
+  const auto file = [](const Plan& plan) { return std::get<std::string>(plan.replay.scorers[0].params.at("file")); };
+  EXPECT_EQ(file(load("replay: {scorers: [{name: filed, file: ../my s.h5}]}")),
+            (scratch_.path().parent_path() / "my s.h5").string());
+  EXPECT_EQ(file(load("replay: {scorers: [\"filed:file=s.h5\"]}")), (scratch_ / "s.h5").string());
+  EXPECT_EQ(file(load("", {{"replay.scorers", {"filed:file=s.h5"}}})), std::filesystem::absolute("s.h5").string());
+  EXPECT_EQ(file(load("replay: {scorers: [{name: filed, file: \"\"}]}")), "");
+}
+
 TEST_F(PlanTest, TaskFilesSayHowTheyAreRead) {
   const Plan plan = load(
       "trace:\n  truncate: end\n  max_prompt: 500\n  tasks:\n    - a.jsonl\n    - b.txt\n    - path: c.json\n      "
