@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The built-in policies, one line each, sorted by name. A test compares the tables with the files beside this one.
+// The built-in policies: one declaration and one line of a table each, sorted by name. A test compares the tables with
+// the files beside this one.
 #include "depthkv/registry.h"
 
 #include <fmt/format.h>
@@ -7,11 +8,36 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
-#include "policies/allocators/allocators.h"
-#include "policies/scorers/scorers.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
+
+// Each in a file of its name.
+Scorer make_explicit(Params&);
+Scorer make_h2o(Params&);
+Scorer make_knorm(Params&);
+Scorer make_observed(Params&);
+Scorer make_oracle(Params&);
+Scorer make_random(Params&);
+Scorer make_sink_recent(Params&);
+Scorer make_snapkv(Params&);
+Scorer make_vatp(Params&);
+
+Structure make_block(Params&);
+Structure make_chunk(Params&);
+Structure make_chunked_prefill(Params&);
+Structure make_critical(Params&);
+Structure make_shared(Params&);
+Structure make_threshold(Params&);
+Structure make_token(Params&);
+
+LayerAllocator make_depthkv_layers(Params&);
+LayerAllocator make_oracle_layers(Params&);
+LayerAllocator make_pyramid_layers(Params&);
+LayerAllocator make_uniform_layers(Params&);
+
+HeadAllocator make_adakv_heads(Params&);
+HeadAllocator make_uniform_heads(Params&);
+
 namespace {
 
 constexpr const char* kScorer = "scorer";

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "policies/allocators/allocators.h"
+#include "depthkv/policy.h"
 
 namespace depthkv {
 namespace {

@@ -8,8 +8,8 @@
 #include <memory>
 
 #include "depthkv/error.h"
+#include "depthkv/policy.h"
 #include "depthkv/score_file.h"
-#include "policies/scorers/scorers.h"
 
 namespace depthkv {
 

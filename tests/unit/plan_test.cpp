@@ -125,6 +125,18 @@ TEST_F(PlanTest, HashTellsResultsApartButNotThreads) {
             plan_hash(load("replay: {scorers: [snapkv]}").replay, registry_));
 }
 
+TEST_F(PlanTest, AllStandsForWhateverNeedsNoFile) {
+  const Plan plan = load("replay: {scorers: [all, \"snapkv:window=8\"], structures: all, head_allocators: [all]}");
+  const Plan defaults = load("");
+  ASSERT_EQ(plan.replay.scorers.size(), defaults.replay.scorers.size() + 1);
+  EXPECT_EQ(plan.replay.scorers.size(), registry_.scorers().size());  // one more, and without explicit
+  EXPECT_EQ(plan.replay.structures.size(), registry_.structures().size());
+  EXPECT_GE(plan.replay.head_allocators.size(), 2U);
+  EXPECT_EQ(load("", {{"replay.layer_allocators", {"all"}}}).replay.layer_allocators.size(),
+            registry_.layer_allocators().size());
+  EXPECT_THAT(error("replay: {scorers: [{name: all, window: 3}]}"), HasSubstr("takes no parameters"));
+}
+
 TEST_F(PlanTest, BoundsAreAlwaysThere) {
   const Plan plan = load("replay: {scorers: [h2o], layer_allocators: [pyramid], head_allocators: [adakv]}");
   const auto names = [](const std::vector<PolicySpec>& specs) {
