@@ -115,10 +115,13 @@ void Pipeline::trace_into(const std::filesystem::path& traces) {
              done.truncated);
 }
 
-void Pipeline::replay() {
+void Pipeline::replay(const DumpFiles& dump) {
   prepare_folder(folder_);
   plan_.replay.cache = cache_folder();
-  results_ = depthkv::replay(open_trace_set(trace_folder()), plan_.replay, registry_, progress_);
+  const TraceSet traces = open_trace_set(trace_folder());
+  Dump looking_on(dump, traces, plan_.replay.cut);
+  results_ = depthkv::replay(traces, plan_.replay, registry_, progress_, looking_on.watch());
+  looking_on.finish();
   results_->plan_hash = plan_hash(plan_.replay, registry_);
   // An older verification belongs to an older plan.
   std::filesystem::remove(folder_ / "verify.csv");

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "cli/dump.h"
 #include "cli/plan.h"
 #include "depthkv/model.h"
 #include "depthkv/progress.h"
@@ -24,7 +25,7 @@ class Pipeline {
 
   void trace() { trace_into(trace_folder()); }
   void trace_into(const std::filesystem::path& traces);
-  void replay();
+  void replay(const DumpFiles& dump = {});
   void verify();
   void report();  // tables to stdout; summary.json and report.html
 

@@ -2,24 +2,12 @@
 // A Plan to YAML, with every default spelled out.
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "cli/plan.h"
 
 namespace depthkv {
 namespace {
-
-// "kernel=5 window=32" as ", kernel: 5, window: 32".
-std::string param_list(const std::string& resolved) {
-  std::string text;
-  std::size_t at = 0;
-  while (at < resolved.size()) {
-    const std::size_t space = std::min(resolved.find(' ', at), resolved.size());
-    const std::string part = resolved.substr(at, space - at);
-    const std::size_t equals = part.find('=');
-    text += fmt::format(", {}: {}", part.substr(0, equals), part.substr(equals + 1));
-    at = space + 1;
-  }
-  return text;
-}
 
 // Paths and other text as a double-quoted YAML scalar.
 std::string quoted(const std::string& text) {
@@ -32,6 +20,22 @@ std::string quoted(const std::string& text) {
     }
   }
   return safe + "\"";
+}
+
+// Text is quoted, so that it reads back as text whatever it looks like.
+std::string value_yaml(const Value& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return quoted(*text);
+  if (const auto* real = std::get_if<double>(&value); real != nullptr && std::isinf(*real))
+    return *real > 0 ? ".inf" : "-.inf";
+  return to_string(value);
+}
+
+// One entry of an axis: its name and every parameter.
+template <class Policy>
+std::string policy_yaml(const Policy& policy) {
+  std::string text = fmt::format("    - {{name: {}", policy.name);
+  for (const auto& [name, value] : policy.param_values) text += fmt::format(", {}: {}", name, value_yaml(value));
+  return text + "}\n";
 }
 
 std::string source_yaml(const TaskSource& source) {
@@ -52,24 +56,16 @@ std::string source_yaml(const TaskSource& source) {
 
 std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
   std::string text = fmt::format("replay:\n  cut: {}\n  scorers:\n", to_string(plan.cut));
-  for (const PolicySpec& spec : plan.scorers) {
-    text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_scorer(spec).params));
-  }
+  for (const PolicySpec& spec : plan.scorers) text += policy_yaml(registry.make_scorer(spec));
   text += "  structures:\n";
-  for (const PolicySpec& spec : plan.structures) {
-    text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_structure(spec).params));
-  }
+  for (const PolicySpec& spec : plan.structures) text += policy_yaml(registry.make_structure(spec));
   text += "  protect:\n";
   for (const Protect& protect : plan.protect)
     text += fmt::format("    - {{first: {}, last: {}}}\n", protect.first, protect.last);
   text += "  layer_allocators:\n";
-  for (const PolicySpec& spec : plan.layer_allocators) {
-    text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_layer_allocator(spec).params));
-  }
+  for (const PolicySpec& spec : plan.layer_allocators) text += policy_yaml(registry.make_layer_allocator(spec));
   text += "  head_allocators:\n";
-  for (const PolicySpec& spec : plan.head_allocators) {
-    text += fmt::format("    - {{name: {}{}}}\n", spec.name, param_list(registry.make_head_allocator(spec).params));
-  }
+  for (const PolicySpec& spec : plan.head_allocators) text += policy_yaml(registry.make_head_allocator(spec));
   text += fmt::format("  keep: [{}]\n  observed_rows: {}\n  device: {}\n", fmt::join(plan.keep, ", "),
                       plan.observed_rows, to_string(plan.device));
   return text;
@@ -113,7 +109,9 @@ std::string to_yaml(const Plan& plan, const Registry& registry) {
 
 std::string plan_hash(const ReplayPlan& plan, const Registry& registry) {
   std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
-  for (const char c : replay_yaml(plan, registry)) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  std::string text = replay_yaml(plan, registry);
+  for (const PolicySpec& spec : plan.scorers) text += registry.make_scorer(spec).source;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
   return fmt::format("{:016x}", hash);
 }
 

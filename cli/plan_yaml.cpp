@@ -70,9 +70,17 @@ YAML::Node expanded(const std::string& text, const std::string& where) {
   return node;
 }
 
+// The parameter `file` of any policy is a path: relative to the plan, or on the command line to the working directory.
+Value absolute_path(const Value& value, const std::filesystem::path& folder) {
+  const auto* text = std::get_if<std::string>(&value);
+  if (text == nullptr || text->empty()) return value;
+  return std::filesystem::absolute(folder / *text).lexically_normal().string();
+}
+
 PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource& source) {
   PolicySpec spec;
   spec.where = source.where(node, path);
+  const std::filesystem::path folder = node.Mark().is_null() ? "" : source.file.parent_path();
   if (node.IsScalar()) node = expanded(node.Scalar(), spec.where);
   if (!node.IsMap() || !node["name"] || !node["name"].IsScalar()) {
     throw InputError(fmt::format(
@@ -82,18 +90,46 @@ PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource&
     const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
     if (key == "name") {
       spec.name = entry.second.Scalar();
-    } else if (!spec.params.emplace(key, param_value(entry.second, spec.where)).second) {
-      throw InputError(fmt::format("{}: parameter {} is given twice", spec.where, key));
+      continue;
     }
+    const Value value = param_value(entry.second, spec.where);
+    if (!spec.params.emplace(key, key == "file" ? absolute_path(value, folder) : value).second)
+      throw InputError(fmt::format("{}: parameter {} is given twice", spec.where, key));
   }
   return spec;
 }
 
+// Every policy of an axis that runs without further input.
+template <class Policy>
+std::vector<PolicySpec> all_of(const std::vector<Entry<Policy>>& entries, const Registry& registry,
+                               Policy (Registry::*make)(const PolicySpec&) const) {
+  std::vector<PolicySpec> specs;
+  for (const auto& entry : entries) {
+    const PolicySpec spec{entry.name, {}, "built in"};
+    const Policy policy = (registry.*make)(spec);
+    if constexpr (requires { policy.unavailable; }) {
+      if (!policy.unavailable.empty()) continue;
+    }
+    specs.push_back(spec);
+  }
+  return specs;
+}
+
+// `all`: what an entry of that name stands for.
 void read_specs(YamlSection& section, const std::string& key, const YamlSource& source,
-                std::vector<PolicySpec>& specs) {
+                const std::vector<PolicySpec>& all, std::vector<PolicySpec>& specs) {
   if (!section.has(key)) return;
   specs.clear();
-  for (const YAML::Node& item : section.items(key)) specs.push_back(read_spec(item, section.path(key), source));
+  for (const YAML::Node& item : section.items(key)) {
+    const PolicySpec spec = read_spec(item, section.path(key), source);
+    if (spec.name != "all") {
+      specs.push_back(spec);
+      continue;
+    }
+    if (!spec.params.empty())
+      throw InputError(fmt::format("{}: \"all\" takes no parameters; name the policy that they are for", spec.where));
+    specs.insert(specs.end(), all.begin(), all.end());
+  }
 }
 
 Protect read_protect(const YAML::Node& node, const std::string& path, const YamlSource& source) {
@@ -121,18 +157,21 @@ Protect read_protect(const YAML::Node& node, const std::string& path, const Yaml
   return protect;
 }
 
-void read_replay(const YAML::Node& node, const YamlSource& source, ReplayPlan& plan) {
+void read_replay(const YAML::Node& node, const YamlSource& source, const Registry& registry, ReplayPlan& plan) {
   YamlSection section(node, "replay", source);
   plan.cut = static_cast<Cut>(section.take_choice("cut", {"context", "prompt"}, static_cast<std::size_t>(plan.cut)));
-  read_specs(section, "scorers", source, plan.scorers);
-  read_specs(section, "structures", source, plan.structures);
+  read_specs(section, "scorers", source, all_of(registry.scorers(), registry, &Registry::make_scorer), plan.scorers);
+  read_specs(section, "structures", source, all_of(registry.structures(), registry, &Registry::make_structure),
+             plan.structures);
   if (section.has("protect")) {
     plan.protect.clear();
     for (const YAML::Node& item : section.items("protect"))
       plan.protect.push_back(read_protect(item, "replay.protect", source));
   }
-  read_specs(section, "layer_allocators", source, plan.layer_allocators);
-  read_specs(section, "head_allocators", source, plan.head_allocators);
+  read_specs(section, "layer_allocators", source,
+             all_of(registry.layer_allocators(), registry, &Registry::make_layer_allocator), plan.layer_allocators);
+  read_specs(section, "head_allocators", source,
+             all_of(registry.head_allocators(), registry, &Registry::make_head_allocator), plan.head_allocators);
   section.take_keeps("keep", plan.keep);
   section.take("observed_rows", plan.observed_rows, 1, kRecordedWindow);
   plan.device =
@@ -216,16 +255,6 @@ void apply(YAML::Node root, const Overrides& overrides) {
   }
 }
 
-// Every scorer that runs without further input.
-std::vector<PolicySpec> all_scorers(const Registry& registry) {
-  std::vector<PolicySpec> specs;
-  for (const auto& entry : registry.scorers()) {
-    PolicySpec spec{entry.name, {}, "built in"};
-    if (registry.make_scorer(spec).unavailable.empty()) specs.push_back(spec);
-  }
-  return specs;
-}
-
 }  // namespace
 
 Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, const Registry& registry) {
@@ -239,11 +268,11 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
   section.take_path("traces", plan.traces);
   read_cache(section, plan.cache);
   if (section.has("trace")) plan.trace = read_trace(section.node("trace"), source);
-  plan.replay.scorers = all_scorers(registry);
+  plan.replay.scorers = all_of(registry.scorers(), registry, &Registry::make_scorer);
   for (const char* name : {"uniform", "pyramid", "depthkv", "oracle"})
     plan.replay.layer_allocators.push_back({name, {}, "built in"});
   for (const char* name : {"uniform", "adakv"}) plan.replay.head_allocators.push_back({name, {}, "built in"});
-  if (section.has("replay")) read_replay(section.node("replay"), source, plan.replay);
+  if (section.has("replay")) read_replay(section.node("replay"), source, registry, plan.replay);
   if (section.has("verify")) plan.verify = read_verify(section.node("verify"), source, plan.replay);
   section.done();
   if (plan.trace && !plan.traces.empty()) {

@@ -18,6 +18,7 @@ struct Given {
   std::filesystem::path out;
   Overrides overrides;
   bool dry_run = false;
+  DumpFiles dump;
 };
 
 CLI::App* add_command(CLI::App& app, const char* name, const char* help, const char* examples) {
@@ -96,15 +97,18 @@ void add_replay_command(CLI::App& app, Action& action) {
       add_command(app, "replay", "Evaluate policies on recorded traces, without the model",
                   "  depthkv replay traces --out run\n"
                   "  depthkv replay traces --scorer h2o --scorer snapkv:window=32 --keep 0.2,0.4 --out run\n"
-                  "  depthkv replay traces --layers pyramid --layers depthkv:importance=1,1,2,2 --out run");
+                  "  depthkv replay traces --layers pyramid --layers depthkv:importance=1,1,2,2 --out run\n"
+                  "  depthkv replay traces --scorer snapkv --dump-scores scores.h5 --dump-kept kept.h5 --out run");
   command->add_option("TRACES", given->input, "folder of a trace set")->required();
   add_plan_flags(*command, given->overrides, {"threads", "cache", "replay."});
   command->add_option("--out", given->out, "run folder")->required();
+  command->add_option("--dump-scores", given->dump.scores, "HDF5 file for every scorer's scores (docs/results.md)");
+  command->add_option("--dump-kept", given->dump.kept, "HDF5 file for the positions that every policy keeps");
   command->callback([given, &action] {
     action = [given] {
       given->overrides["traces"] = {given->input.string()};
       Pipeline pipeline(load({}, given->overrides), given->out);
-      pipeline.replay();
+      pipeline.replay(given->dump);
       return finish(pipeline);
     };
   });

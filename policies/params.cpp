@@ -40,6 +40,14 @@ std::optional<T> converted(const Value& value) {
   return std::nullopt;
 }
 
+// As it is where it can't be mistaken for more than one value, else in quotes.
+std::string unambiguous(const std::string& text) {
+  if (text.find_first_of(" \t\n\"=") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' || c == '\\' ? std::string{'\\', c} : std::string(1, c);
+  return quoted + "\"";
+}
+
 // Levenshtein's distance, one row at a time.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
@@ -141,10 +149,14 @@ void Params::done() const {
   }
 }
 
+ParamValues Params::values() const { return {resolved_.begin(), resolved_.end()}; }
+
 std::string Params::resolved() const {
   std::string text;
-  for (const auto& [name, value] : resolved_)
-    text += fmt::format("{}{}={}", text.empty() ? "" : " ", name, to_string(value));
+  for (const auto& [name, value] : resolved_) {
+    const auto* words = std::get_if<std::string>(&value);
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", name, words ? unambiguous(*words) : to_string(value));
+  }
   return text;
 }
 

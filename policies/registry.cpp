@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The built-in policies, one line each, sorted by name. A test compares the tables with the files beside this one.
+// The built-in policies: one declaration and one line of a table each, sorted by name. A test compares the tables with
+// the files beside this one.
 #include "depthkv/registry.h"
 
 #include <fmt/format.h>
@@ -7,11 +8,36 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
-#include "policies/allocators/allocators.h"
-#include "policies/scorers/scorers.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
+
+// Each in a file of its name.
+Scorer make_explicit(Params&);
+Scorer make_h2o(Params&);
+Scorer make_knorm(Params&);
+Scorer make_observed(Params&);
+Scorer make_oracle(Params&);
+Scorer make_random(Params&);
+Scorer make_sink_recent(Params&);
+Scorer make_snapkv(Params&);
+Scorer make_vatp(Params&);
+
+Structure make_block(Params&);
+Structure make_chunk(Params&);
+Structure make_chunked_prefill(Params&);
+Structure make_critical(Params&);
+Structure make_shared(Params&);
+Structure make_threshold(Params&);
+Structure make_token(Params&);
+
+LayerAllocator make_depthkv_layers(Params&);
+LayerAllocator make_oracle_layers(Params&);
+LayerAllocator make_pyramid_layers(Params&);
+LayerAllocator make_uniform_layers(Params&);
+
+HeadAllocator make_adakv_heads(Params&);
+HeadAllocator make_uniform_heads(Params&);
+
 namespace {
 
 constexpr const char* kScorer = "scorer";
@@ -21,42 +47,48 @@ constexpr const char* kHeadAllocator = "head allocator";
 
 std::vector<Entry<Scorer>> scorer_table() {
   return {
+      {"explicit", "scores from a file", "", make_explicit},
       {"h2o", "attention received from all observed rows", "arXiv:2306.14048", make_h2o},
-      {"knorm", "small key norms", "arXiv:2406.11430", make_knorm},
+      {"knorm", "small key norms", "arXiv:2406.11430", make_knorm, "O(n d)"},
       {"observed", "attention received per row that can see the entry", "kvpress", make_observed},
       {"oracle", "attention that judged rows will pay: a bound", "", make_oracle},
       {"random", "uniform noise: the floor", "", make_random},
       {"sink_recent", "the first positions, then the most recent ones", "arXiv:2309.17453", make_sink_recent},
-      {"snapkv", "attention received from the last rows, pooled", "arXiv:2404.14469", make_snapkv},
-      {"vatp", "attention received times the value's L1 norm", "arXiv:2406.12335", make_vatp},
+      {"snapkv", "attention received from the last rows, pooled", "arXiv:2404.14469", make_snapkv,
+       "O(n (window + kernel))"},
+      {"vatp", "attention received times the value's L1 norm", "arXiv:2406.12335", make_vatp, "O(n d)"},
   };
 }
 
 std::vector<Entry<Structure>> structure_table() {
   return {
-      {"block", "block by block, cut back to the budget after each", "arXiv:2504.15364", make_block},
-      {"chunk", "whole chunks of positions, the same in all heads", "arXiv:2502.00299", make_chunk},
-      {"chunked_prefill", "every chunk by itself, by the same share", "doi:10.1162/tacl_a_00716", make_chunked_prefill},
-      {"critical", "half by score, half by score times output norm", "arXiv:2502.03805", make_critical},
-      {"shared", "the same positions in all heads", "arXiv:2401.06104", make_shared},
-      {"threshold", "whatever scores enough: the budget is an outcome", "arXiv:2506.05345", make_threshold},
-      {"token", "every entry by itself", "", make_token},
+      {"block", "block by block, cut back to the budget after each", "arXiv:2504.15364", make_block,
+       "n / size scorings of budget + size entries"},
+      {"chunk", "whole chunks of positions, the same in all heads", "arXiv:2502.00299", make_chunk, "O(n log n)"},
+      {"chunked_prefill", "every chunk by itself, by the same share", "doi:10.1162/tacl_a_00716", make_chunked_prefill,
+       "O(n log n)"},
+      {"critical", "half by score, half by score times output norm", "arXiv:2502.03805", make_critical, "O(n log n)"},
+      {"shared", "the same positions in all heads", "arXiv:2401.06104", make_shared, "O(n log n)"},
+      {"threshold", "whatever scores enough: the budget is an outcome", "arXiv:2506.05345", make_threshold,
+       "O(n log n)"},
+      {"token", "every entry by itself", "", make_token, "O(n log n)"},
   };
 }
 
 std::vector<Entry<LayerAllocator>> layer_allocator_table() {
   return {
-      {"depthkv", "more where a layer's importance is higher", "arXiv:2604.24647", make_depthkv_layers},
-      {"oracle", "smallest total judged loss: a bound", "", make_oracle_layers},
-      {"pyramid", "linearly less with depth", "arXiv:2406.02069", make_pyramid_layers},
-      {"uniform", "the same for every layer", "", make_uniform_layers},
+      {"depthkv", "more where a layer's importance is higher", "arXiv:2604.24647", make_depthkv_layers, "O(L) prices"},
+      {"oracle", "smallest total judged loss: a bound", "", make_oracle_layers, "O(L) prices, 65 per layer once"},
+      {"pyramid", "linearly less with depth", "arXiv:2406.02069", make_pyramid_layers, "O(L)"},
+      {"uniform", "the same for every layer", "", make_uniform_layers, "O(L)"},
   };
 }
 
 std::vector<Entry<HeadAllocator>> head_allocator_table() {
   return {
-      {"adakv", "heads compete for a layer's budget by score", "arXiv:2407.11550", make_adakv_heads},
-      {"uniform", "the same for every head", "", make_uniform_heads},
+      {"adakv", "heads compete for a layer's budget by score", "arXiv:2407.11550", make_adakv_heads,
+       "O(H), after one pass over O(H^2 n)"},
+      {"uniform", "the same for every head", "", make_uniform_heads, "O(H)"},
   };
 }
 
@@ -90,6 +122,7 @@ Policy make(const std::vector<Entry<Policy>>& entries, const PolicySpec& spec, c
   params.done();
   policy.name = entry->name;
   policy.params = params.resolved();
+  policy.param_values = params.values();
   return policy;
 }
 

@@ -56,6 +56,30 @@ std::string policy_label(const ResultTable& results, PolicyIndex policy) {
                      head_label(results, policy.head_allocator));
 }
 
+const std::vector<std::string>& policy_columns() {
+  static const std::vector<std::string> kColumns{
+      "scorer",       "scorer_params",   "group",        "structure",      "structure_params", "protect_first",
+      "protect_last", "layer_allocator", "layer_params", "head_allocator", "head_params"};
+  return kColumns;
+}
+
+std::vector<std::string> policy_fields(const ResultTable& results, PolicyIndex index) {
+  const Ranker& ranker = results.policies.rankers[index.ranker];
+  const LayerAllocator& layers = results.policies.layer_allocators[index.layer_allocator];
+  const HeadAllocator& heads = results.policies.head_allocators[index.head_allocator];
+  return {ranker.scorer.name,
+          ranker.scorer.params,
+          ranker.scorer.group,
+          ranker.structure.name,
+          ranker.structure.params,
+          fmt::format("{}", ranker.protect.first),
+          fmt::format("{}", ranker.protect.last),
+          layers.name,
+          layers.params,
+          heads.name,
+          heads.params};
+}
+
 std::vector<std::pair<std::string, double>> candidate_means(const Verification& verification, std::size_t candidate) {
   constexpr std::pair<const char*, double VerifyRow::*> kFields[] = {
       {"kl", &VerifyRow::kl},       {"top1", &VerifyRow::top1},

@@ -16,6 +16,12 @@ std::string layer_label(const ResultTable& results, std::size_t layer_allocator)
 std::string head_label(const ResultTable& results, std::size_t head_allocator);
 std::string policy_label(const ResultTable& results, PolicyIndex policy);
 
+// A policy as tables and files name it, with all parameters: the columns and a policy's fields, side by side. The first
+// kRankerColumns say who ranks.
+inline constexpr std::size_t kRankerColumns = 7;
+const std::vector<std::string>& policy_columns();
+std::vector<std::string> policy_fields(const ResultTable& results, PolicyIndex index);
+
 // Means of a candidate over its samples: kl, top1, nll, nll_full, score, score_full; NaN where nothing was measured.
 std::vector<std::pair<std::string, double>> candidate_means(const Verification& verification, std::size_t candidate);
 

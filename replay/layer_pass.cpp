@@ -36,9 +36,10 @@ std::string short_hash(const std::string& text) {
 
 std::string why_not(const Trace& trace, Cut cut, const Ranker& ranker) {
   if (!ranker.scorer.unavailable.empty()) return ranker.scorer.unavailable;
-  if (ranker.structure.positional && !ranker.scorer.needs.positional()) {
-    return fmt::format("structure {} scores parts of the cache by themselves, which {} can't: it reads attention",
-                       ranker.structure.name, ranker.scorer.name);
+  if (ranker.structure.positional && (ranker.scorer.whole_cache || !ranker.scorer.needs.positional())) {
+    return fmt::format("structure {} scores parts of the cache by themselves, which {} can't: it {}",
+                       ranker.structure.name, ranker.scorer.name,
+                       ranker.scorer.whole_cache ? "scores the cache as a whole" : "reads attention");
   }
   return missing(trace, ranker.needs(), cut).value_or("");
 }

@@ -11,6 +11,7 @@
 #include "depthkv/version.h"
 #include "replay/agreement.h"
 #include "replay/csv.h"
+#include "replay/labels.h"
 
 namespace depthkv {
 namespace {
@@ -18,29 +19,8 @@ namespace {
 constexpr std::string_view kSkipped = "skipped: ";
 constexpr Metric kAllMetrics[] = {Metric::mass, Metric::output_error, Metric::evidence};
 
-const std::vector<std::string> kPolicyColumns{"scorer",           "scorer_params",  "group",        "structure",
-                                              "structure_params", "protect_first",  "protect_last", "layer_allocator",
-                                              "layer_params",     "head_allocator", "head_params"};
-
-std::vector<std::string> policy_fields(const ResultTable& results, PolicyIndex index) {
-  const Ranker& ranker = results.policies.rankers[index.ranker];
-  const LayerAllocator& layers = results.policies.layer_allocators[index.layer_allocator];
-  const HeadAllocator& heads = results.policies.head_allocators[index.head_allocator];
-  return {ranker.scorer.name,
-          ranker.scorer.params,
-          ranker.scorer.group,
-          ranker.structure.name,
-          ranker.structure.params,
-          fmt::format("{}", ranker.protect.first),
-          fmt::format("{}", ranker.protect.last),
-          layers.name,
-          layers.params,
-          heads.name,
-          heads.params};
-}
-
 std::vector<std::string> columns(std::vector<std::string> before, const std::vector<std::string>& after) {
-  before.insert(before.end(), kPolicyColumns.begin(), kPolicyColumns.end());
+  before.insert(before.end(), policy_columns().begin(), policy_columns().end());
   before.insert(before.end(), after.begin(), after.end());
   return before;
 }
@@ -55,7 +35,7 @@ std::string policy_key(const std::vector<std::string>& fields) { return fmt::for
 
 std::string policy_key(const CsvTable& table, std::size_t row) {
   std::vector<std::string> fields;
-  for (const std::string& column : kPolicyColumns) fields.push_back(table.at(row, column));
+  for (const std::string& column : policy_columns()) fields.push_back(table.at(row, column));
   return policy_key(fields);
 }
 

@@ -4,7 +4,11 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <fstream>
 #include <new>
+#include <vector>
+
+#include "depthkv/error.h"
 
 namespace depthkv {
 
@@ -18,5 +22,18 @@ void Checksum::add(std::span<const std::byte> bytes) { XXH64_update(state_.get()
 std::string Checksum::text() const { return fmt::format("{:016x}", XXH64_digest(state_.get())); }
 
 void Checksum::Free::operator()(XXH64_state_s* state) const { XXH64_freeState(state); }
+
+std::string file_checksum(const std::filesystem::path& file) {
+  constexpr std::size_t kBuffer = std::size_t{1} << 20U;
+  std::ifstream stream(file, std::ios::binary);
+  Checksum sum;
+  std::vector<char> buffer(kBuffer);
+  while (stream) {
+    stream.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    sum.add(std::as_bytes(std::span(buffer).first(static_cast<std::size_t>(stream.gcount()))));
+  }
+  if (!stream.eof()) throw Error(fmt::format("{}: can't be read to its end", file.string()));
+  return sum.text();
+}
 
 }  // namespace depthkv

@@ -2,6 +2,7 @@
 // The checksum of a dataset's values, as the attribute `checksum` has it (traces/FORMAT.md).
 #pragma once
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,5 +23,7 @@ class Checksum {
   };
   std::unique_ptr<XXH64_state_s, Free> state_;
 };
+
+std::string file_checksum(const std::filesystem::path& file);  // of its bytes
 
 }  // namespace depthkv

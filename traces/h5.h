@@ -66,6 +66,7 @@ Object create_group(const Object& parent, const std::string& name);
 // `name` is a name and not a path, here and wherever something is opened: each link is looked at on its own.
 Object open_group(const Object& parent, const std::string& name);
 bool has(const Object& parent, const std::string& name);
+std::vector<std::string> names(const Object& group);  // of its links, sorted
 // Name in the group and file it leads to, of every external link in it.
 std::vector<std::pair<std::string, std::string>> external_links(const Object& group);
 void link_external(const Object& parent, const std::string& name, const std::string& file, const std::string& path);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <utility>
 
 #include "depthkv/error.h"
@@ -150,18 +149,7 @@ Trace::~Trace() {
   impl_.reset();
 }
 
-std::string Trace::content_hash() const {
-  constexpr std::size_t kBuffer = std::size_t{1} << 20U;
-  std::ifstream stream(path(), std::ios::binary);
-  Checksum sum;
-  std::vector<char> buffer(kBuffer);
-  while (stream) {
-    stream.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    sum.add(std::as_bytes(std::span(buffer).first(static_cast<std::size_t>(stream.gcount()))));
-  }
-  if (!stream.eof()) throw Error(fmt::format("{}: can't be read to its end", path().string()));
-  return sum.text();
-}
+std::string Trace::content_hash() const { return file_checksum(path()); }
 
 Trace Trace::open(const std::filesystem::path& file) { return Trace(std::make_unique<Impl>(file)); }
 

@@ -24,6 +24,7 @@ namespace depthkv {
 
 using Value = std::variant<bool, std::int64_t, double, std::string, std::vector<double>>;
 std::string to_string(const Value& value);
+using ParamValues = std::vector<std::pair<std::string, Value>>;  // by name, sorted
 
 // One choice as the user wrote it. `where` says where ("plan.yaml:7"), for messages.
 struct PolicySpec {
@@ -47,7 +48,8 @@ class Params {
                           const std::vector<std::string>& choices);
 
   void done() const;
-  std::string resolved() const;  // "kernel=5 pool=avg window=32", sorted, every parameter with its value
+  ParamValues values() const;    // every parameter with its value
+  std::string resolved() const;  // the same as text: "kernel=5 pool=avg window=32"; text with spaces is quoted
 
  private:
   std::string kind_;  // "scorer", "layer allocator", ...
@@ -133,14 +135,16 @@ struct Scorer {
   bool oracle = false;                  // looks at judged rows: a bound, not a policy
   bool uses_keep = false;               // scores depend on LayerFeatures::keep
   bool depends_on_head_number = false;  // beyond the head's data: noise drawn for each head
+  bool whole_cache = false;             // can't score a part of the cache by itself, whatever it needs
   std::function<Tensor(const LayerFeatures&, const Ops&)> score;
   // Two-stage scorers: of every k entries kept beyond the protected ones, int(first_share * k) go to the best by
   // `first` and the rest to the best remaining by `score`. Kept sets stay nested.
   double first_share = 0;
   std::function<Tensor(const LayerFeatures&, const Ops&)> first;
-  std::string unavailable;  // why it can't run as configured ("needs a file of scores; set file=..."), or empty
-  std::string source;       // a hash of the files that scores depend on, or empty
-  std::string params;       // resolved; filled by the registry
+  std::string unavailable;   // why it can't run as configured ("needs a file of scores; set file=..."), or empty
+  std::string source;        // a hash of the files that scores depend on, or empty
+  std::string params;        // resolved, as text; filled by the registry
+  ParamValues param_values;  // the same, typed
 };
 inline constexpr float kForced = 3.0e38F;  // larger than any real score
 
@@ -164,6 +168,7 @@ struct Structure {
   // result may refer to the layer's data, which outlives it.
   std::function<KeptSet(const LayerFeatures&, const Scorer&, Protect, const Ops&)> select;
   std::string params;
+  ParamValues param_values;
 };
 
 // Which rows a curve was measured on. Allocators see observed rows; oracles may see judged ones.
@@ -192,6 +197,7 @@ struct HeadAllocator {
   std::function<HeadSplit(const HeadInput&)> prepare;
   std::string unavailable;
   std::string params;
+  ParamValues param_values;
 };
 
 // What a layer allocator sees of the prunable layers, numbered 0, 1, ... `price(layer, rows, metric, entries)` is the
@@ -219,6 +225,7 @@ struct LayerAllocator {
   std::function<LayerSplit(const LayerInput&)> prepare;
   std::string unavailable;
   std::string params;
+  ParamValues param_values;
 };
 
 }  // namespace depthkv

@@ -7,13 +7,15 @@
 
 namespace depthkv {
 
-// One line of a table: how a policy is called, what it is, where it comes from, how to make it.
+// One line of a table: how a policy is called, what it is, where it comes from, how to make it, what it costs beyond
+// loading a layer's data: per layer and head for scorers and structures, per split for allocators.
 template <class Policy>
 struct Entry {
   std::string name;
   std::string summary;
   std::string paper;
   std::function<Policy(Params&)> make;
+  std::string cost = "O(n)";  // n positions, d dimensions, L layers, H KV heads
 };
 
 // The policies that plans may name: the built-ins, plus whatever the caller adds. An ordinary value, no globals.

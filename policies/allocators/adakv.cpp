@@ -9,7 +9,7 @@
 #include <functional>
 #include <numeric>
 
-#include "policies/allocators/allocators.h"
+#include "depthkv/policy.h"
 
 namespace depthkv {
 namespace {

@@ -11,8 +11,8 @@
 #include <numeric>
 
 #include "depthkv/error.h"
+#include "depthkv/policy.h"
 #include "depthkv/stats.h"
-#include "policies/allocators/allocators.h"
 #include "policies/allocators/limits.h"
 
 namespace depthkv {

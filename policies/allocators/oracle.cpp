@@ -5,7 +5,7 @@
 // found is then near the best, and never worse than the even one.
 #include <algorithm>
 
-#include "policies/allocators/allocators.h"
+#include "depthkv/policy.h"
 #include "policies/allocators/limits.h"
 
 namespace depthkv {

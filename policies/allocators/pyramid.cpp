@@ -5,7 +5,7 @@
 // falls back to an even split on short prompts; here the real numbers are rounded once, so that the sum is exact.
 #include <algorithm>
 
-#include "policies/allocators/allocators.h"
+#include "depthkv/policy.h"
 #include "policies/allocators/limits.h"
 
 namespace depthkv {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // uniform: the same share of every layer, the same count of every head. What all others are compared with.
-#include "policies/allocators/allocators.h"
+#include "depthkv/policy.h"
 #include "policies/allocators/limits.h"
 
 namespace depthkv {

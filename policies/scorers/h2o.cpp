@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // h2o: heavy hitters, the entries that received the most attention.   Zhang et al. 2023, arXiv:2306.14048
 // S[j] = sum over observed rows i >= j of A[i, j], not divided by the number of rows, so early entries gain.
-// The paper's recent half of the budget is a matter of `protect` here. It has multi-head attention only; groups by mean.
+// The paper's recent half of the budget is a matter of `protect` here. Its models have no groups; ours by mean.
+#include "depthkv/policy.h"
 #include "policies/scorers/group.h"
-#include "policies/scorers/scorers.h"
 
 namespace depthkv {
 

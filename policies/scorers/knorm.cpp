@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // knorm: keys with a small norm attract attention.   Devoto et al. 2024, arXiv:2406.11430
 // S[j] = -|k[j]|_2; rotations keep norms, so keys before and after RoPE give the same. All layers are scored alike.
-#include "policies/scorers/scorers.h"
+#include "depthkv/policy.h"
 
 namespace depthkv {
 

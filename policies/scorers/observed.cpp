@@ -2,8 +2,8 @@
 // observed: attention received per row that can see the entry.   "ObservedAttention" of NVIDIA/kvpress
 // S[j] = mean over the group of (sum over i >= j of A[i, j]) / (n - j). Not H2O, which doesn't divide: here the last
 // entries, seen by few rows, gain.
+#include "depthkv/policy.h"
 #include "policies/scorers/group.h"
-#include "policies/scorers/scorers.h"
 
 namespace depthkv {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // oracle: the attention that judged rows will pay. A bound: it reads what a policy can't know.
 // With group = mean and an even split no other order of entries retains more judged mass.
+#include "depthkv/policy.h"
 #include "policies/scorers/group.h"
-#include "policies/scorers/scorers.h"
 
 namespace depthkv {
 

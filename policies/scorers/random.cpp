@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // random: uniform noise, independent per (sample, layer, KV head, position). The floor that every scorer has to beat.
 // Other tools draw the same numbers in every layer; here each entry has its own, whatever order or thread asks for it.
-#include "policies/scorers/scorers.h"
+#include "depthkv/policy.h"
 
 namespace depthkv {
 namespace {

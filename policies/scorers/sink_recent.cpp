@@ -2,7 +2,7 @@
 // sink_recent: the first `sinks` positions, then the most recent ones.   Xiao et al. 2023, arXiv:2309.17453
 // Keeping k entries keeps the sinks and the last k - sinks. The paper (StreamingLLM) renumbers positions inside the
 // cache; here keys keep theirs.
-#include "policies/scorers/scorers.h"
+#include "depthkv/policy.h"
 
 namespace depthkv {
 

@@ -10,8 +10,8 @@
 #include <algorithm>
 
 #include "depthkv/error.h"
+#include "depthkv/policy.h"
 #include "policies/scorers/group.h"
-#include "policies/scorers/scorers.h"
 
 namespace depthkv {
 namespace {

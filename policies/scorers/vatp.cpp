@@ -4,8 +4,8 @@
 // The authors' models have one query head per KV head; groups are reduced by mean here.
 #include <algorithm>
 
+#include "depthkv/policy.h"
 #include "policies/scorers/group.h"
-#include "policies/scorers/scorers.h"
 
 namespace depthkv {
 

@@ -9,8 +9,8 @@
 #include <memory>
 #include <numeric>
 
+#include "depthkv/policy.h"
 #include "policies/structures/stages.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
 namespace {

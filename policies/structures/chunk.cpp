@@ -5,8 +5,8 @@
 // where the authors round to whole chunks. The paper's reuse of one layer's choice in the next is left out.
 #include <algorithm>
 
+#include "depthkv/policy.h"
 #include "policies/structures/stages.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
 

@@ -5,8 +5,8 @@
 // every chunk up to one entry, and budgets stay exact. A scorer must be able to score a part of the cache by itself.
 #include <algorithm>
 
+#include "depthkv/policy.h"
 #include "policies/structures/stages.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
 

@@ -6,9 +6,9 @@
 // authors recommend scores that are not negative.
 #include <algorithm>
 
+#include "depthkv/policy.h"
 #include "policies/scorers/group.h"
 #include "policies/structures/stages.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
 

@@ -3,9 +3,9 @@
 // TOVA (arXiv:2401.06104) and other per-layer methods do. Forced entries of any head stay in all.
 #include <algorithm>
 
+#include "depthkv/policy.h"
 #include "policies/scorers/group.h"
 #include "policies/structures/stages.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
 namespace {

@@ -4,8 +4,8 @@
 // Whatever budget was asked for, results state the one achieved. Allocators have no say.
 #include <algorithm>
 
+#include "depthkv/policy.h"
 #include "policies/structures/stages.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
 

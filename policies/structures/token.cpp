@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // token: every entry by itself, every KV head its own. What most papers do.
+#include "depthkv/policy.h"
 #include "policies/structures/stages.h"
-#include "policies/structures/structures.h"
 
 namespace depthkv {
 

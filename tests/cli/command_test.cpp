@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
+#include "depthkv/registry.h"
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
@@ -103,7 +106,7 @@ TEST_F(CommandTest, PlanOfARunRepeatsIt) {
 }
 
 TEST_F(CommandTest, HelpHasExamplesAndListsAreComplete) {
-  for (const char* command : {"trace", "replay", "verify", "report", "run", "inspect", "doctor"}) {
+  for (const char* command : {"trace", "replay", "verify", "report", "run", "inspect", "policies", "doctor"}) {
     const CommandResult result = run_depthkv({command, "--help"});
     EXPECT_EQ(result.exit_code, 0) << command;
     EXPECT_THAT(result.output, HasSubstr("Examples:")) << command;
@@ -114,6 +117,29 @@ TEST_F(CommandTest, HelpHasExamplesAndListsAreComplete) {
   const CommandResult inspect = run_depthkv({"inspect", traces_.string()});
   EXPECT_EQ(inspect.exit_code, 0) << inspect.errors;
   EXPECT_THAT(inspect.output, HasSubstr("column_sums"));
+}
+
+TEST_F(CommandTest, PoliciesComeAsTextAsJsonAndAsTheTablesOfTheReadme) {
+  const CommandResult text = run_depthkv({"policies"});
+  EXPECT_THAT(text.output, HasSubstr("structures ("));
+  EXPECT_THAT(text.output, HasSubstr("needs window rows (32); over a group: mean; cost O(n (window + kernel))"));
+  EXPECT_THAT(text.output, HasSubstr("needs judged rows; over a group: mean; cost O(n); a bound"));
+  const auto json = nlohmann::json::parse(run_depthkv({"policies", "--json"}).output);
+  const Registry registry = builtin_policies();
+  EXPECT_EQ(json["scorers"].size(), registry.scorers().size());
+  EXPECT_EQ(json["structures"].size(), registry.structures().size());
+  EXPECT_EQ(json["layer_allocators"].size(), registry.layer_allocators().size());
+  EXPECT_EQ(json["head_allocators"].size(), registry.head_allocators().size());
+  EXPECT_EQ(json["scorers"]["snapkv"]["parameters"]["window"], 32);
+  EXPECT_EQ(json["scorers"]["snapkv"]["parameters"]["pool"], "avg");
+  EXPECT_EQ(json["layer_allocators"]["oracle"]["bound"], true);
+  EXPECT_EQ(json["layer_allocators"]["depthkv"]["parameters"]["importance"], nlohmann::json::array());
+  const std::string readme = read_text(std::filesystem::path(DEPTHKV_SOURCE_DIR) / "README.md");
+  const std::string tables =
+      "<!-- policies -->\n\n" + run_depthkv({"policies", "--markdown"}).output + "\n<!-- /policies -->\n";
+  EXPECT_TRUE(readme.find(tables) != std::string::npos)
+      << "the tables of policies in README.md are not what `depthkv policies --markdown` says; build, then run\n"
+         "  scripts/policies-table dev";
 }
 
 TEST_F(CommandTest, InspectShowsWhatChannelsTake) {

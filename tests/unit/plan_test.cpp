@@ -62,6 +62,37 @@ TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   EXPECT_EQ(load(yaml).trace->tasks[3].defaults.question, "Who?\n\tWhy?");
 }
 
+TEST_F(PlanTest, ParametersOfEveryTypeReadBackEqual) {
+  const std::vector<std::string> texts{"a b", "7", "true", "null", "", "say \"x=1\" \\ {y: z}, # no", "two\nlines"};
+  std::vector<std::string> seen;
+  registry_.add(Entry<Scorer>{"typed", "", "", [&](Params& params) {
+                                seen.push_back(params.take<std::string>("text", "none"));
+                                params.take("flag", false);
+                                params.take("share", 0.5);
+                                params.take("list", std::vector<double>{});
+                                params.take_in("most", 1.0, 0.0, std::numeric_limits<double>::infinity());
+                                Scorer scorer;
+                                scorer.group = "none";
+                                return scorer;
+                              }});
+  for (const std::string& text : texts) {
+    Plan plan = load("replay: {scorers: [{name: typed, flag: true, share: 2, list: [1, 2.5], most: .inf}]}");
+    plan.replay.scorers[0].params["text"] = text;
+    const std::string yaml = to_yaml(plan, registry_);
+    const Plan again = load(yaml);
+    EXPECT_EQ(to_yaml(again, registry_), yaml);
+    EXPECT_EQ(seen.back(), text);
+    EXPECT_EQ(again.replay.scorers[0].params.at("text"), Value(text));
+    EXPECT_EQ(again.replay.scorers[0].params.at("flag"), Value(true));
+  }
+  const auto resolved = [&](const std::string& text) {
+    return registry_.make_scorer({"typed", {{"text", text}}, ""}).params;
+  };
+  EXPECT_EQ(resolved("plain"), "flag=false list=[] most=1 share=0.5 text=plain");
+  EXPECT_NE(resolved("a text=b"), resolved("a"));
+  EXPECT_THAT(resolved("a b"), HasSubstr("text=\"a b\""));
+}
+
 TEST_F(PlanTest, PresetsSayHowMuchIsRecordedUnlessAKeyDoes) {
   const auto trace = [&](const std::string& keys) { return *load("trace: {tasks: [a.jsonl], " + keys + "}").trace; };
   const std::set<Channel> states{Channel::hidden_mean, Channel::hidden_unit_mean, Channel::hidden_scalars,
@@ -94,6 +125,18 @@ TEST_F(PlanTest, HashTellsResultsApartButNotThreads) {
             plan_hash(load("replay: {scorers: [snapkv]}").replay, registry_));
 }
 
+TEST_F(PlanTest, AllStandsForWhateverNeedsNoFile) {
+  const Plan plan = load("replay: {scorers: [all, \"snapkv:window=8\"], structures: all, head_allocators: [all]}");
+  const Plan defaults = load("");
+  ASSERT_EQ(plan.replay.scorers.size(), defaults.replay.scorers.size() + 1);
+  EXPECT_EQ(plan.replay.scorers.size(), registry_.scorers().size());  // one more, and without explicit
+  EXPECT_EQ(plan.replay.structures.size(), registry_.structures().size());
+  EXPECT_GE(plan.replay.head_allocators.size(), 2U);
+  EXPECT_EQ(load("", {{"replay.layer_allocators", {"all"}}}).replay.layer_allocators.size(),
+            registry_.layer_allocators().size());
+  EXPECT_THAT(error("replay: {scorers: [{name: all, window: 3}]}"), HasSubstr("takes no parameters"));
+}
+
 TEST_F(PlanTest, BoundsAreAlwaysThere) {
   const Plan plan = load("replay: {scorers: [h2o], layer_allocators: [pyramid], head_allocators: [adakv]}");
   const auto names = [](const std::vector<PolicySpec>& specs) {
@@ -118,6 +161,21 @@ TEST_F(PlanTest, PathsAreRelativeToTheFile) {
   const Plan plan = load("trace: {tasks: [tasks/a.jsonl, ../b.jsonl]}");
   EXPECT_EQ(plan.trace->tasks[0].file, scratch_ / "tasks/a.jsonl");
   EXPECT_EQ(plan.trace->tasks[1].file, (scratch_ / "../b.jsonl").lexically_normal());
+}
+
+TEST_F(PlanTest, FilesOfPoliciesAreRelativeToTheFileOrTheWorkingDirectory) {
+  registry_.add(Entry<Scorer>{"filed", "", "", [](Params& params) {
+                                params.take<std::string>("file", "");
+                                Scorer scorer;
+                                scorer.group = "none";
+                                return scorer;
+                              }});
+  const auto file = [](const Plan& plan) { return std::get<std::string>(plan.replay.scorers[0].params.at("file")); };
+  EXPECT_EQ(file(load("replay: {scorers: [{name: filed, file: ../my s.h5}]}")),
+            (scratch_.path().parent_path() / "my s.h5").string());
+  EXPECT_EQ(file(load("replay: {scorers: [\"filed:file=s.h5\"]}")), (scratch_ / "s.h5").string());
+  EXPECT_EQ(file(load("", {{"replay.scorers", {"filed:file=s.h5"}}})), std::filesystem::absolute("s.h5").string());
+  EXPECT_EQ(file(load("replay: {scorers: [{name: filed, file: \"\"}]}")), "");
 }
 
 TEST_F(PlanTest, TaskFilesSayHowTheyAreRead) {

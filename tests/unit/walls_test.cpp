@@ -44,5 +44,19 @@ TEST(Walls, ForeignHeadersStayInTheirFolders) {
   EXPECT_GT(files, 50);
 }
 
+// They are installed, the others aren't.
+TEST(Walls, PublicHeadersIncludeNoPrivateOnes) {
+  const std::regex own("#include \"(?!depthkv/)([^\"]+)\"");
+  int files = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(DEPTHKV_SOURCE_DIR) / "include/depthkv")) {
+    ++files;
+    std::smatch found;
+    const std::string text = read_text(entry.path());
+    EXPECT_FALSE(std::regex_search(text, found, own)) << entry.path() << " includes " << found[1];
+  }
+  EXPECT_GT(files, 15);
+}
+
 }  // namespace
 }  // namespace depthkv
