@@ -12,6 +12,7 @@ namespace depthkv {
 namespace {
 
 constexpr std::int64_t kGrid = 64;
+constexpr std::int64_t kFew = 256;
 
 struct Point {
   std::int64_t entries;
@@ -39,10 +40,15 @@ std::vector<Point> envelope(const std::vector<Point>& points) {
   return hull;
 }
 
-// Budgets at which a layer is priced: dense where budgets are small and losses steep.
+// Budgets at which a layer is priced: all where they are few, else dense where budgets are small and losses steep.
 std::vector<Point> sampled(const LayerInput& input, std::size_t layer, Metric metric, std::int64_t low,
                            std::int64_t high) {
   std::vector<Point> points;
+  if (high - low <= kFew) {
+    for (std::int64_t k = low; k <= high; ++k)
+      points.push_back({k, input.price(static_cast<int>(layer), Rows::judged, metric, k)});
+    return points;
+  }
   for (std::int64_t i = 0; i <= kGrid; ++i) {
     const double share = static_cast<double>(i * i) / static_cast<double>(kGrid * kGrid);
     const std::int64_t entries =
