@@ -46,16 +46,31 @@ std::vector<Entry<Structure>> structure_table() {
 
 std::vector<Entry<LayerAllocator>> layer_allocator_table() {
   return {
+      {"cake", "more where attention is spread out and shifts", "arXiv:2503.12491", make_cake_layers},
+      {"d2o", "less where heads attend alike; the ends whole", "arXiv:2406.13035", make_d2o_layers},
       {"depthkv", "more where a layer's importance is higher", "arXiv:2604.24647", make_depthkv_layers},
+      {"dynamickv", "by the layer's share of the model's best entries", "arXiv:2412.14838", make_dynamickv_layers},
+      {"explicit", "shares as given: ratios, or a file", "", make_explicit_layers},
+      {"kvcompose", "the best composite tokens of all layers", "arXiv:2509.05165", make_kvcompose_layers},
+      {"lava", "more where scores are spread out", "arXiv:2509.09754", make_lava_layers},
+      {"optimised", "smallest predicted loss, drawn towards even", "", make_optimised_layers},
       {"oracle", "smallest total judged loss: a bound", "", make_oracle_layers},
+      {"pooled", "the best entries of all layers together", "arXiv:2505.23416", make_pooled_layers},
       {"pyramid", "linearly less with depth", "arXiv:2406.02069", make_pyramid_layers},
+      {"simlayer", "sinks and recent positions for lazy layers", "arXiv:2410.13846", make_simlayer_layers},
+      {"squeeze", "little where attention changes the stream least", "arXiv:2404.04793", make_squeeze_layers},
       {"uniform", "the same for every layer", "", make_uniform_layers},
+      {"zigzag", "more where more entries hold the scores' mass", "arXiv:2412.09036", make_zigzag_layers},
   };
 }
 
 std::vector<Entry<HeadAllocator>> head_allocator_table() {
   return {
       {"adakv", "heads compete for a layer's budget by score", "arXiv:2407.11550", make_adakv_heads},
+      {"duo", "little for heads that don't look far back", "arXiv:2410.10819", make_duo_heads},
+      {"explicit", "shares as given: ratios, or a file", "", make_explicit_heads},
+      {"headkv", "more for heads that a table calls important", "arXiv:2410.19258", make_headkv_heads},
+      {"oracle", "smallest judged loss of the layer: a bound", "", make_oracle_heads},
       {"uniform", "the same for every head", "", make_uniform_heads},
   };
 }
