@@ -30,12 +30,27 @@ Structure make_shared(Params&);
 Structure make_threshold(Params&);
 Structure make_token(Params&);
 
+LayerAllocator make_cake_layers(Params&);
+LayerAllocator make_d2o_layers(Params&);
 LayerAllocator make_depthkv_layers(Params&);
+LayerAllocator make_dynamickv_layers(Params&);
+LayerAllocator make_explicit_layers(Params&);
+LayerAllocator make_kvcompose_layers(Params&);
+LayerAllocator make_lava_layers(Params&);
+LayerAllocator make_optimised_layers(Params&);
 LayerAllocator make_oracle_layers(Params&);
+LayerAllocator make_pooled_layers(Params&);
 LayerAllocator make_pyramid_layers(Params&);
+LayerAllocator make_simlayer_layers(Params&);
+LayerAllocator make_squeeze_layers(Params&);
 LayerAllocator make_uniform_layers(Params&);
+LayerAllocator make_zigzag_layers(Params&);
 
 HeadAllocator make_adakv_heads(Params&);
+HeadAllocator make_duo_heads(Params&);
+HeadAllocator make_explicit_heads(Params&);
+HeadAllocator make_headkv_heads(Params&);
+HeadAllocator make_oracle_heads(Params&);
 HeadAllocator make_uniform_heads(Params&);
 
 namespace {
@@ -77,10 +92,26 @@ std::vector<Entry<Structure>> structure_table() {
 
 std::vector<Entry<LayerAllocator>> layer_allocator_table() {
   return {
+      {"cake", "more where attention is spread out and shifts", "arXiv:2503.12491", make_cake_layers, "O(H w n)"},
+      {"d2o", "less where heads attend alike; the ends whole", "arXiv:2406.13035", make_d2o_layers, "O(H n)"},
       {"depthkv", "more where a layer's importance is higher", "arXiv:2604.24647", make_depthkv_layers, "O(L) prices"},
+      {"dynamickv", "by the layer's share of the model's best entries", "arXiv:2412.14838", make_dynamickv_layers,
+       "O(L H n log n), then O(L H log n)"},
+      {"explicit", "shares as given: ratios, or a file", "", make_explicit_layers, "O(L)"},
+      {"kvcompose", "the best composite tokens of all layers", "arXiv:2509.05165", make_kvcompose_layers,
+       "O(L H n log n), then O(L log n)"},
+      {"lava", "more where scores are spread out", "arXiv:2509.09754", make_lava_layers, "O(L H n)"},
+      {"optimised", "smallest predicted loss, drawn towards even", "", make_optimised_layers,
+       "O(L) prices, 65 per layer once"},
       {"oracle", "smallest total judged loss: a bound", "", make_oracle_layers, "O(L) prices, 65 per layer once"},
+      {"pooled", "the best entries of all layers together", "arXiv:2505.23416", make_pooled_layers,
+       "O(L H n log n), then O(L H log n)"},
       {"pyramid", "linearly less with depth", "arXiv:2406.02069", make_pyramid_layers, "O(L)"},
+      {"simlayer", "sinks and recent positions for lazy layers", "arXiv:2410.13846", make_simlayer_layers, "O(H n)"},
+      {"squeeze", "little where attention changes the stream least", "arXiv:2404.04793", make_squeeze_layers, "O(n)"},
       {"uniform", "the same for every layer", "", make_uniform_layers, "O(L)"},
+      {"zigzag", "more where more entries hold the scores' mass", "arXiv:2412.09036", make_zigzag_layers,
+       "O(L H n log n)"},
   };
 }
 
@@ -88,6 +119,10 @@ std::vector<Entry<HeadAllocator>> head_allocator_table() {
   return {
       {"adakv", "heads compete for a layer's budget by score", "arXiv:2407.11550", make_adakv_heads,
        "O(H), after one pass over O(H^2 n)"},
+      {"duo", "little for heads that don't look far back", "arXiv:2410.10819", make_duo_heads, "O(H d)"},
+      {"explicit", "shares as given: ratios, or a file", "", make_explicit_heads, "O(H)"},
+      {"headkv", "more for heads that a table calls important", "arXiv:2410.19258", make_headkv_heads, "O(H)"},
+      {"oracle", "smallest judged loss of the layer: a bound", "", make_oracle_heads, "O(H n)"},
       {"uniform", "the same for every head", "", make_uniform_heads, "O(H)"},
   };
 }

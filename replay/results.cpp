@@ -81,10 +81,13 @@ SampleResult empty_sample(const ResultTable& results, const CsvTable& table, std
 }
 
 // Finds whose fault it is that policies were skipped: a reason that all policies of one choice share is that choice's.
+// A policy whose reason is known already says nothing about its other choices.
 void blame(const ResultTable& results, SampleResult& sample, const std::map<std::size_t, std::string>& skips) {
   if (skips.empty()) return;
-  if (skips.size() == results.policies.size()) {
-    sample.skipped = skips.begin()->second;
+  const std::string& first = skips.begin()->second;
+  if (skips.size() == results.policies.size() &&
+      std::ranges::all_of(skips, [&](const auto& skip) { return skip.second == first; })) {
+    sample.skipped = first;
     return;
   }
   const auto settle = [&](std::vector<std::string>& reasons, std::size_t PolicyIndex::*axis) {
@@ -92,7 +95,7 @@ void blame(const ResultTable& results, SampleResult& sample, const std::map<std:
       std::size_t of_choice = 0;
       std::map<std::string, std::size_t> counts;
       for (std::size_t p = 0; p < results.policies.size(); ++p) {
-        if (results.policy(p).*axis != choice) continue;
+        if (results.policy(p).*axis != choice || !sample.why_skipped(results.policy(p)).empty()) continue;
         ++of_choice;
         if (const auto why = skips.find(p); why != skips.end()) ++counts[why->second];
       }

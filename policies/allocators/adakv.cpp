@@ -4,28 +4,19 @@
 // gets (1 - alpha) m_g + alpha times the even share. mode = floor (kvpress): every head's best alpha times the even
 // share stay, the pool decides the rest. Protected entries are outside the pool, as the authors' window is. Equal
 // scores go to the entry with fewer better ones in its head, then to the lower head, so that forced windows of all
-// heads come in side by side. Sums are exact; the authors' are rounded.
+// heads come in side by side. Sums are exact; the authors' are rounded. normalise (off, as in the authors' scripts):
+// before pooling a head's scores are multiplied by the share of its total score, outside the window, that its best even
+// share of the budget holds; negative scores count 0 in both, forced entries aren't scaled.
 #include <algorithm>
-#include <functional>
 #include <numeric>
 
 #include "depthkv/policy.h"
+#include "policies/allocators/limits.h"
+#include "policies/allocators/measures.h"
+#include "policies/allocators/sorted_lists.h"
 
 namespace depthkv {
 namespace {
-
-// Each head's unprotected scores, falling. A ranking of two stages (structure critical) has its entries in another
-// order; what heads compete by are the scores.
-std::vector<std::vector<float>> scores_of(const HeadInput& input, std::int64_t skip) {
-  std::vector<std::vector<float>> sorted(static_cast<std::size_t>(input.scores.heads));
-  for (std::size_t g = 0; g < sorted.size(); ++g) {
-    const auto head = static_cast<std::int64_t>(g);
-    for (const std::uint32_t j : input.ranking->head(head).subspan(static_cast<std::size_t>(skip)))
-      sorted[g].push_back(input.scores.row(head, 0)[j]);
-    std::ranges::sort(sorted[g], std::greater<>());
-  }
-  return sorted;
-}
 
 // All heads' unprotected entries, best first. Says how many of the best m belong to each head.
 class Pool {
@@ -35,7 +26,8 @@ class Pool {
     const std::size_t total = heads_ * static_cast<std::size_t>(tokens - skip);
     owner_.reserve(total);
     std::vector<std::int64_t> at(heads_, 0);
-    const std::vector<std::vector<float>> sorted = scores_of(input, skip);
+    std::vector<std::vector<float>> sorted;
+    for (std::int64_t g = 0; g < input.scores.heads; ++g) sorted.push_back(falling_scores(input, g, skip));
     const auto score = [&](std::size_t g) { return sorted[g][static_cast<std::size_t>(at[g])]; };
     while (owner_.size() < total) {
       std::size_t best = heads_;
@@ -51,8 +43,6 @@ class Pool {
     }
     for (std::size_t g = 0; g < heads_; ++g) marks_.push_back(at[g]);
   }
-
-  std::int64_t size() const { return static_cast<std::int64_t>(owner_.size()); }
 
   std::vector<std::int64_t> best(std::int64_t m) const {
     const auto count = static_cast<std::size_t>(m);
@@ -72,35 +62,66 @@ class Pool {
   std::vector<std::int64_t> marks_;
 };
 
-std::vector<std::int64_t> blend(const Pool& pool, std::int64_t entries, std::int64_t skip, std::int64_t tokens,
-                                std::size_t heads, double alpha) {
-  const auto count = static_cast<std::int64_t>(heads);
-  const std::int64_t open = entries - count * skip;
-  const std::vector<std::int64_t> won = pool.best(open);
+// The same for scores multiplied by how concentrated their heads are, which depends on the budget.
+class WeighedPool {
+ public:
+  WeighedPool(const HeadInput& input, std::int64_t skip) {
+    for (std::int64_t g = 0; g < input.scores.heads; ++g) {
+      std::vector<float> scores = falling_scores(input, g, skip);
+      forced_.push_back(std::count_if(scores.begin(), scores.end(), [](float score) { return score >= kForced; }));
+      std::vector<double>& mass = mass_.emplace_back(1, 0.0);
+      for (const float score : open_scores(input, g))
+        mass.push_back(mass.back() + std::max(0.0, static_cast<double>(score)));
+      lists_.add(std::move(scores));
+    }
+  }
+
+  // Factors at a capacity per head.
+  std::vector<double> factors(std::int64_t capacity) const {
+    std::vector<double> all;
+    for (std::size_t g = 0; g < mass_.size(); ++g) {
+      const auto most = static_cast<std::int64_t>(mass_[g].size()) - 1;
+      const std::int64_t count = std::clamp<std::int64_t>(capacity - forced_[g], 0, most);
+      all.push_back(mass_[g].back() > 0 ? mass_[g][static_cast<std::size_t>(count)] / mass_[g].back() : 1.0);
+    }
+    return all;
+  }
+
+  std::vector<std::int64_t> best(std::int64_t m, const std::vector<double>& factors) const {
+    return lists_.best(m, factors);
+  }
+
+ private:
+  SortedLists lists_;
+  std::vector<std::int64_t> forced_;
+  std::vector<std::vector<double>> mass_;  // of a head's best k open entries
+};
+
+// How many of the pool's best m entries belong to each head.
+using Best = std::function<std::vector<std::int64_t>(std::int64_t m)>;
+
+std::vector<std::int64_t> blend(const Best& best, std::int64_t entries, const HeadSize& size, double alpha) {
+  const auto count = static_cast<std::int64_t>(size.heads);
+  const std::int64_t open = entries - count * size.skip;
   std::vector<double> weights;
-  for (const std::int64_t m : won)
+  for (const std::int64_t m : best(open))
     weights.push_back((1 - alpha) * static_cast<double>(m) +
                       alpha * static_cast<double>(open) / static_cast<double>(count));
-  const std::int64_t least = skip == 0 && open >= count ? 1 : 0;
-  std::vector<std::int64_t> kept = share_out(open, weights, std::vector<std::int64_t>(heads, least),
-                                             std::vector<std::int64_t>(heads, tokens - skip));
-  for (std::int64_t& k : kept) k += skip;
-  return kept;
+  return share_beyond_protected(size, entries, weights);
 }
 
-std::vector<std::int64_t> with_floor(const Pool& pool, std::int64_t entries, std::int64_t skip, std::size_t heads,
-                                     double alpha) {
-  const std::int64_t even = entries / static_cast<std::int64_t>(heads);
-  const std::int64_t least =
-      std::max({skip, static_cast<std::int64_t>(alpha * static_cast<double>(even)), std::min<std::int64_t>(1, even)});
+std::vector<std::int64_t> with_floor(const Best& best, std::int64_t entries, const HeadSize& size, double alpha) {
+  const std::int64_t even = entries / static_cast<std::int64_t>(size.heads);
+  const std::int64_t least = std::max(
+      {size.skip, static_cast<std::int64_t>(alpha * static_cast<double>(even)), std::min<std::int64_t>(1, even)});
   const auto kept_at = [&](std::int64_t m) {
-    std::vector<std::int64_t> kept = pool.best(m);
-    for (std::int64_t& k : kept) k = std::max(least, k + skip);
+    std::vector<std::int64_t> kept = best(m);
+    for (std::int64_t& k : kept) k = std::max(least, k + size.skip);
     return kept;
   };
   // The total rises by at most one from each m to the next, so the smallest m that reaches the budget meets it exactly.
   std::int64_t low = 0;
-  std::int64_t high = pool.size();
+  std::int64_t high = static_cast<std::int64_t>(size.heads) * (size.tokens - size.skip);
   while (low < high) {
     const std::int64_t middle = (low + high) / 2;
     const std::vector<std::int64_t> kept = kept_at(middle);
@@ -118,17 +139,25 @@ std::vector<std::int64_t> with_floor(const Pool& pool, std::int64_t entries, std
 HeadAllocator make_adakv_heads(Params& params) {
   const bool blended = params.take_choice("mode", "blend", {"blend", "floor"}) == "blend";
   const double alpha = params.take_in("alpha", 0.2, 0.0, 1.0);
+  const bool normalise = params.take("normalise", false);
   HeadAllocator allocator;
   allocator.prepare = [=](const HeadInput& input) -> HeadSplit {
-    const std::int64_t tokens = input.scores.columns;
-    const auto heads = static_cast<std::size_t>(input.scores.heads);
-    const std::int64_t skip = std::min(tokens, input.protect.first + input.protect.last);
-    return [=, pool = Pool(input, skip)](std::int64_t entries) {
-      if (entries < static_cast<std::int64_t>(heads) * skip) {  // not even the protected ones fit
-        return share_out(entries, std::vector<double>(heads, 1.0), std::vector<std::int64_t>(heads, 0),
-                         std::vector<std::int64_t>(heads, tokens));
-      }
-      return blended ? blend(pool, entries, skip, tokens, heads, alpha) : with_floor(pool, entries, skip, heads, alpha);
+    const HeadSize size = size_of(input);
+    const auto split = [=](const Best& best, std::int64_t entries) {
+      return blended ? blend(best, entries, size, alpha) : with_floor(best, entries, size, alpha);
+    };
+    const auto heads = static_cast<std::int64_t>(size.heads);
+    const auto too_few = [=](std::int64_t entries) { return entries < heads * size.skip; };
+    if (!normalise) {
+      return [=, pool = Pool(input, size.skip)](std::int64_t entries) {
+        if (too_few(entries)) return split_evenly(size, entries);
+        return split([&](std::int64_t m) { return pool.best(m); }, entries);
+      };
+    }
+    return [=, pool = WeighedPool(input, size.skip)](std::int64_t entries) {
+      if (too_few(entries)) return split_evenly(size, entries);
+      const std::vector<double> factors = pool.factors(entries / heads - size.skip);
+      return split([&](std::int64_t m) { return pool.best(m, factors); }, entries);
     };
   };
   return allocator;

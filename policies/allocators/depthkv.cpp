@@ -1,97 +1,186 @@
 // SPDX-License-Identifier: Apache-2.0
-// depthkv: more where a layer's importance is higher.   arXiv:2604.24647
-// importance: one number per layer, or, left out, a replayed single-layer ablation: the loss on observed rows when only
-// this layer is pruned at the global keep. It is signed, normalised over layers, and mapped to weights; the budget
-// follows the weights, within [floor, ceiling] times the even share. The paper doesn't print its normalisation and map:
-// they are parameters, the defaults are ours.
-#include <fmt/format.h>
-
+// depthkv: more where a layer's importance is higher.   Dehghanighobadi and Fischer 2026 (DepthKV), arXiv:2604.24647
+// One number per layer is signed, normalised over layers and mapped to weights; the budget (target = keep) or what is
+// cut off it (target = prune, by one over the weights) follows them, within [floor, ceiling] times the even share. A
+// centred block of protect_middle layers stays whole and the others share what remains; a block that the budget can't
+// hold, others at their least, is narrowed to the widest that it can: the paper's needs m <= layers * keep.
+// The paper's three strategies:
+//   MLP   metric=none protect_middle=m              the middle whole, the others alike
+//   MGA   file=FILE (or importance=LIST) sign=-1    by InfoNCE, a loss: lower means keep more
+//   MLMA  the same with protect_middle=m            both
+// Where the number comes from: `importance`, a list; `file`, a line per layer; else `metric`:
+//   output_error, mass  replayed ablation: the loss on observed rows when only this layer is pruned to its even share
+//   curvature, curvature_code, entropy, effective_rank  of the hidden states at `stage` (HiddenScalar)
+//   cosine              squeeze's; its sign is -1 unless set
+//   lmba, cake          zigzag's and cake's measures with their defaults
+//   none                all alike
+// InfoNCE compares differently noised copies of many prompts, so no trace of one holds it. The paper prints neither its
+// normalisation nor its map nor m: they are parameters, the defaults are ours.
+//   map softmax: exp(x / temperature); shift: 1 + distance to the least important; inverse: 1 / -x, that is one over
+//   the metric with sign=-1 normalise=none, or, unless all -x are positive, one over 1 + distance to the most important
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
-#include "depthkv/error.h"
 #include "depthkv/policy.h"
-#include "depthkv/stats.h"
-#include "policies/allocators/limits.h"
+#include "depthkv/trace.h"
+#include "policies/allocators/importance.h"
+#include "policies/allocators/measures.h"
+#include "policies/allocators/table.h"
 
 namespace depthkv {
 namespace {
 
-// Over layers: mean 0 and deviation 1, range [0, 1], mid-free rank / (L - 1), or as it is. Constant input gives all 0.
-std::vector<double> normalised(std::vector<double> x, const std::string& how) {
-  const auto count = static_cast<double>(x.size());
-  const auto [low, high] = std::minmax_element(x.begin(), x.end());
-  if (how == "none") return x;
-  if (*low == *high) return std::vector<double>(x.size(), 0.0);
-  double shift = *low;
-  double scale = *high - *low;
-  if (how == "rank") {
-    const std::vector<double> raw = x;
-    for (double& value : x) {
-      const double own = value;
-      value = static_cast<double>(std::count_if(raw.begin(), raw.end(), [&](double other) { return other < own; })) /
-              (count - 1);
+constexpr const char* kWho = "layer allocator depthkv";
+constexpr std::int64_t kCakeWindow = 32;
+constexpr double kZigzagTau = 0.9;
+
+struct Depthkv {
+  PerLayer given;
+  std::string metric;
+  ImportanceMap map;
+  bool by_pruned = false;
+  double floor = 0;
+  double ceiling = 0;
+  std::int64_t protect_middle = 0;
+};
+
+// Metrics in the order of HiddenScalar.
+constexpr std::array<std::string_view, kHiddenScalars.size()> kScalars{"curvature", "curvature_code", "entropy",
+                                                                       "effective_rank"};
+
+std::int64_t take_stage(Params& params) {
+  std::vector<std::string> names;
+  names.reserve(kStages.size());
+  for (const Stage stage : kStages) names.emplace_back(to_string(stage));
+  const std::string name = params.take_choice("stage", std::string(to_string(Stage::att)), names);
+  return std::find(names.begin(), names.end(), name) - names.begin();
+}
+
+// What depends on the layer's data alone.
+void measure_by(LayerAllocator& allocator, const std::string& metric, std::int64_t stage) {
+  const auto scalar = static_cast<std::size_t>(std::find(kScalars.begin(), kScalars.end(), metric) - kScalars.begin());
+  if (scalar < kScalars.size()) {
+    allocator.needs = needs({Feature::hidden});
+    allocator.measure = [=](const LayerFeatures& layer, const Ops&) -> std::vector<double> {
+      return {static_cast<double>(layer.hidden_scalars.row(stage, 0)[scalar])};
+    };
+  } else if (metric == "cosine") {
+    allocator.needs = needs({Feature::cosines});
+    allocator.measure = [](const LayerFeatures& layer, const Ops&) { return std::vector<double>{mean_cosine(layer)}; };
+  } else if (metric == "cake") {
+    allocator.needs = needs({Feature::window}, kCakeWindow);
+    allocator.measure = [](const LayerFeatures& layer, const Ops&) -> std::vector<double> {
+      const AttentionSpread spread = attention_spread(layer, kCakeWindow);
+      return {spread.entropy * spread.variance};
+    };
+  }
+}
+
+bool by_curves(const Depthkv& how) {
+  return how.given.values.empty() && (how.metric == "output_error" || how.metric == "mass");
+}
+
+// What is the same at every budget; empty where that is nothing.
+std::vector<double> fixed_importance(const Depthkv& how, const LayerInput& input) {
+  const std::size_t layers = input.shape.layers.size();
+  std::vector<double> importance;
+  if (!how.given.values.empty()) {
+    how.given.expect(kWho, layers);
+    return how.given.values;
+  }
+  if (by_curves(how)) return importance;
+  for (std::size_t l = 0; l < layers; ++l) {
+    importance.push_back(how.metric == "lmba"   ? minimal_entries(input.ranked(static_cast<int>(l)), kZigzagTau)
+                         : how.metric == "none" ? 0
+                                                : input.measured[l][0]);
+  }
+  return importance;
+}
+
+std::vector<double> ablated(const LayerInput& input, const std::string& metric, Budget budget) {
+  const std::vector<std::int64_t> even = split_evenly(input, budget);
+  std::vector<double> losses;
+  for (std::size_t l = 0; l < even.size(); ++l)
+    losses.push_back(input.price(static_cast<int>(l), Rows::observed,
+                                 metric == "mass" ? Metric::mass : Metric::output_error, even[l]));
+  return losses;
+}
+
+// By what is kept, or by what is cut off the layers' sizes.
+std::vector<std::int64_t> share(const Limits& limits, std::vector<double> weights,
+                                const std::vector<std::int64_t>& sizes, bool by_pruned, Budget budget) {
+  constexpr double kTiny = 1e-200;
+  for (std::size_t l = 0; l < sizes.size(); ++l)
+    weights[l] = (by_pruned ? 1 / std::max(weights[l], kTiny) : weights[l]) * static_cast<double>(sizes[l]);
+  if (!by_pruned) return share_out(budget.entries, weights, limits.floors, limits.caps);
+  Limits cut;
+  for (std::size_t l = 0; l < sizes.size(); ++l) {
+    cut.floors.push_back(sizes[l] - limits.caps[l]);
+    cut.caps.push_back(sizes[l] - limits.floors[l]);
+  }
+  const std::int64_t total = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}) - budget.entries;
+  std::vector<std::int64_t> entries = share_out(total, weights, cut.floors, cut.caps);
+  for (std::size_t l = 0; l < sizes.size(); ++l) entries[l] = sizes[l] - entries[l];
+  return entries;
+}
+
+std::vector<std::int64_t> split(const Depthkv& how, const std::vector<double>& importance, const LayerInput& input,
+                                Budget budget) {
+  Limits limits = layer_limits(input, budget);
+  const std::vector<std::int64_t> sizes = limits.caps;
+  const std::vector<bool> whole = middle_block(how.protect_middle, limits, budget);
+  std::vector<double> open;  // of the layers outside the block
+  for (std::size_t l = 0; l < whole.size(); ++l) {
+    if (whole[l]) {
+      limits.floors[l] = limits.caps[l];
+    } else {
+      open.push_back(importance[l]);
     }
-    return x;
   }
-  if (how == "zscore") {
-    shift = mean(x);
-    scale = std::sqrt(std::accumulate(x.begin(), x.end(), 0.0,
-                                      [&](double sum, double v) { return sum + (v - shift) * (v - shift); }) /
-                      count);
+  open = weights_of(open, how.map);
+  const std::vector<std::int64_t> even =
+      share_out(budget.entries, std::vector<double>(sizes.begin(), sizes.end()), limits.floors, limits.caps);
+  std::vector<double> weights;
+  for (std::size_t l = 0, next = 0; l < whole.size(); ++l) {
+    weights.push_back(whole[l] ? 1.0 : open[next++]);
+    if (whole[l]) continue;  // floor and cap are one
+    const auto part = static_cast<double>(even[l]);
+    limits.floors[l] = std::clamp(static_cast<std::int64_t>(how.floor * part), limits.floors[l], even[l]);
+    limits.caps[l] =
+        std::clamp(static_cast<std::int64_t>(std::ceil(std::min(how.ceiling * part, 9e15))), even[l], limits.caps[l]);
   }
-  for (double& value : x) value = (value - shift) / scale;
-  return x;
+  return share(limits, weights, sizes, how.by_pruned, budget);
 }
 
 }  // namespace
 
 LayerAllocator make_depthkv_layers(Params& params) {
-  const auto given = params.take<std::vector<double>>("importance", {});
-  const bool by_mass = params.take_choice("metric", "output_error", {"output_error", "mass"}) == "mass";
-  const auto sign = static_cast<double>(params.take_in("sign", std::int64_t{1}, -1, 1));
-  const std::string how = params.take_choice("normalise", "zscore", {"zscore", "minmax", "rank", "none"});
-  const bool softmax = params.take_choice("map", "softmax", {"softmax", "shift"}) == "softmax";
-  const double temperature = params.take_in("temperature", 2.0, 1e-3, 1e3);
-  const double floor = params.take_in("floor", 0.25, 0.0, 1.0);
-  const double ceiling = params.take_in("ceiling", 4.0, 1.0, 1e6);
+  Depthkv how;
+  how.given = take_per_layer(params, kWho, "importance", -std::numeric_limits<double>::infinity());
+  how.metric = params.take_choice("metric", "output_error",
+                                  {"output_error", "mass", "curvature", "curvature_code", "entropy", "effective_rank",
+                                   "cosine", "lmba", "cake", "none"});
+  const std::int64_t stage = take_stage(params);
+  const bool measured = how.given.values.empty();
+  how.map.sign =
+      static_cast<double>(params.take_in("sign", std::int64_t{measured && how.metric == "cosine" ? -1 : 1}, -1, 1));
+  how.map.normalise = params.take_choice("normalise", "zscore", {"zscore", "minmax", "rank", "none"});
+  how.map.map = params.take_choice("map", "softmax", {"softmax", "shift", "inverse"});
+  how.map.temperature = params.take_in("temperature", 2.0, 1e-3, 1e3);
+  how.by_pruned = params.take_choice("target", "keep", {"keep", "prune"}) == "prune";
+  how.floor = params.take_in("floor", 0.25, 0.0, 1.0);
+  how.ceiling = params.take_in("ceiling", 4.0, 1.0, 1e6);
+  how.protect_middle = params.take_in("protect_middle", std::int64_t{0}, 0, 1 << 20);
   LayerAllocator allocator;
-  allocator.observed_curves = given.empty();
-  const auto split = [=](const LayerInput& input, Budget budget) {
-    const std::vector<std::int64_t> even = split_evenly(input, budget);
-    const auto layers = even.size();
-    std::vector<double> importance = given;
-    if (given.empty()) {
-      for (std::size_t l = 0; l < layers; ++l) {
-        importance.push_back(
-            input.price(static_cast<int>(l), Rows::observed, by_mass ? Metric::mass : Metric::output_error, even[l]));
-      }
-    } else if (given.size() != layers) {
-      throw InputError(
-          fmt::format("layer allocator depthkv: importance has {} numbers, the model has {} layers that can be pruned; "
-                      "give one for each",
-                      given.size(), layers));
-    }
-    for (double& value : importance) value *= sign;
-    std::vector<double> weights = normalised(importance, how);
-    const auto [low, high] = std::minmax_element(weights.begin(), weights.end());
-    const double lowest = *low;
-    const double highest = *high;
-    LayerLimits limits = layer_limits(input, budget);
-    for (std::size_t l = 0; l < layers; ++l) {
-      // shift: the least important layer gets weight 1, the others 1 plus their distance to it.
-      weights[l] = softmax ? std::exp((weights[l] - highest) / temperature) : 1 + weights[l] - lowest;
-      weights[l] *= static_cast<double>(limits.caps[l]);
-      const auto share = static_cast<double>(even[l]);
-      limits.floors[l] = std::clamp(static_cast<std::int64_t>(floor * share), limits.floors[l], even[l]);
-      limits.caps[l] =
-          std::clamp(static_cast<std::int64_t>(std::ceil(std::min(ceiling * share, 9e15))), even[l], limits.caps[l]);
-    }
-    return share_out(budget.entries, weights, limits.floors, limits.caps);
-  };
+  allocator.observed_curves = by_curves(how);
+  if (measured) measure_by(allocator, how.metric, stage);
   allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
-    return [&input, split](Budget budget) { return split(input, budget); };
+    return [&input, how, fixed = fixed_importance(how, input)](Budget budget) {
+      return split(how, fixed.empty() ? ablated(input, how.metric, budget) : fixed, input, budget);
+    };
   };
   return allocator;
 }

@@ -16,12 +16,7 @@ LayerAllocator make_uniform_layers(Params&) {
 HeadAllocator make_uniform_heads(Params&) {
   HeadAllocator allocator;
   allocator.prepare = [](const HeadInput& input) -> HeadSplit {
-    const auto heads = static_cast<std::size_t>(input.scores.heads);
-    const std::int64_t tokens = input.scores.columns;
-    return [=](std::int64_t entries) {
-      const std::vector<double> equal(heads, 1.0);
-      return share_out(entries, equal, std::vector<std::int64_t>(heads, 0), std::vector<std::int64_t>(heads, tokens));
-    };
+    return [size = size_of(input)](std::int64_t entries) { return split_evenly(size, entries); };
   };
   return allocator;
 }

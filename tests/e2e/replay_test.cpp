@@ -26,8 +26,14 @@ ReplayPlan full_plan(const Registry& registry) {
     const PolicySpec spec{entry.name, {}, "test"};
     if (registry.make_scorer(spec).unavailable.empty()) plan.scorers.push_back(spec);
   }
-  for (const auto& entry : registry.layer_allocators()) plan.layer_allocators.push_back({entry.name, {}, "test"});
-  for (const auto& entry : registry.head_allocators()) plan.head_allocators.push_back({entry.name, {}, "test"});
+  for (const auto& entry : registry.layer_allocators()) {
+    const PolicySpec spec{entry.name, {}, "test"};
+    if (registry.make_layer_allocator(spec).unavailable.empty()) plan.layer_allocators.push_back(spec);
+  }
+  for (const auto& entry : registry.head_allocators()) {
+    const PolicySpec spec{entry.name, {}, "test"};
+    if (registry.make_head_allocator(spec).unavailable.empty()) plan.head_allocators.push_back(spec);
+  }
   plan.protect = {{2, 4}, {0, 0}};
   plan.keep = {0.1, 0.3, 0.7, 1.0};
   plan.threads = 1;
@@ -38,6 +44,8 @@ class ReplayTest : public testing::Test {
  protected:
   ReplayTest() {
     SyntheticTrace options;
+    options.hidden = true;
+    options.moments = true;
     write_synthetic_trace(scratch_.path(), options);
     options.seed += 1;
     options.id = "second";
@@ -64,6 +72,8 @@ TEST(ReplayWindows, LayersWithASlidingWindowAreNeverPruned) {
   const ScratchDirectory scratch;
   SyntheticTrace options;
   options.windows = {64, 0, 64};
+  options.hidden = true;
+  options.moments = true;
   const Trace trace = Trace::open(write_synthetic_trace(scratch / "some", options));
   EXPECT_EQ(trace.model().layers[2].window, 64);
   const Registry registry = builtin_policies();
@@ -198,6 +208,22 @@ TEST_F(ReplayTest, ResultsReadBackAsWritten) {
   EXPECT_EQ(read_text(second), read_text(file));
 }
 
+// A layer allocator and a head allocator that can't run, beside ones that can: every row keeps its own reason.
+TEST_F(ReplayTest, ReasonsForSkippingReadBackWhereSeveralChoicesAreSkipped) {
+  ReplayPlan plan;
+  plan.scorers = {{"h2o", {}, "test"}, {"knorm", {}, "test"}};
+  plan.layer_allocators = {{"explicit", {}, "test"}, {"uniform", {}, "test"}};
+  plan.head_allocators = {{"uniform", {}, "test"}, {"headkv", {}, "test"}, {"explicit", {}, "test"}};
+  const ResultTable table = run(plan);
+  const auto file = scratch_ / "results.csv";
+  write_results_csv(table, file);
+  const ResultTable again = read_results_csv(table.plan, registry_, file);
+  for (std::size_t p = 0; p < table.policies.size(); ++p)
+    EXPECT_EQ(again.samples[0].why_skipped(table.policy(p)), table.samples[0].why_skipped(table.policy(p)));
+  EXPECT_EQ(again.samples[0].head_skipped, table.samples[0].head_skipped);
+  EXPECT_EQ(again.samples[0].layer_skipped, table.samples[0].layer_skipped);
+}
+
 TEST_F(ReplayTest, MasksHoldExactlyWhatTheBudgetPrunes) {
   const ReplayPlan plan = with_bounds(full_plan(registry_));
   const Policies policies = make_policies(plan, registry_);
@@ -205,7 +231,8 @@ TEST_F(ReplayTest, MasksHoldExactlyWhatTheBudgetPrunes) {
   const Shape shape{trace.sample().segments.at(plan.cut), trace.model().layers};
   std::vector<PolicyChoice> choices;
   for (std::size_t l = 0; l < policies.layer_allocators.size(); ++l) {
-    for (std::size_t h = 0; h < policies.head_allocators.size(); ++h) choices.push_back({{l, l, h}, plan.keep[h]});
+    for (std::size_t h = 0; h < policies.head_allocators.size(); ++h)
+      choices.push_back({{l % policies.rankers.size(), l, h}, plan.keep[h % plan.keep.size()]});
   }
   const std::vector<KeepMask> masks = keep_masks(trace, plan, policies, choices);
   ASSERT_EQ(masks.size(), choices.size());

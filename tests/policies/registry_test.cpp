@@ -83,7 +83,8 @@ TEST(Registry, TablesListTheFilesBesideThemInOrder) {
   for (const std::string& name : names(registry.head_allocators()))
     if (std::find(allocators.begin(), allocators.end(), name) == allocators.end()) allocators.push_back(name);
   std::sort(allocators.begin(), allocators.end());
-  EXPECT_EQ(allocators, files("policies/allocators", {"limits"}));
+  EXPECT_EQ(allocators,
+            files("policies/allocators", {"envelope", "importance", "limits", "measures", "sorted_lists", "table"}));
   EXPECT_EQ(names(registry.structures()), files("policies/structures", {"stages"}));
 }
 
@@ -190,6 +191,34 @@ TEST_P(EveryScorer, WorksOnWhatItAsksForAlone) {
   EXPECT_TRUE(std::ranges::equal(scorer_.score(seen, ops).values(), scorer_.score(data.features, ops).values()));
   EXPECT_THAT(scorer_.group, testing::AnyOf("mean", "max", "sum", "none"));
   EXPECT_EQ(scorer_.oracle, scorer_.needs.has(Feature::judged)) << "whoever reads judged rows is an oracle";
+}
+
+// The same for what allocators measure, finite and one list per layer.
+template <class Allocator>
+void expect_measures_what_it_asks_for(const Allocator& allocator, const LayerData& data) {
+  if (!allocator.measure) return;
+  const Ops& ops = ops_for(Device::cpu);
+  LayerFeatures seen = data.features;
+  for (const Feature feature : kFeatures) {
+    if (!allocator.needs.has(feature)) drop(seen, feature);
+  }
+  if (!allocator.needs.has(Feature::window) && !allocator.needs.has(Feature::question)) seen.window = {};
+  const std::vector<double> measured = allocator.measure(seen, ops);
+  EXPECT_EQ(measured, allocator.measure(data.features, ops)) << allocator.name << ' ' << allocator.params;
+  EXPECT_FALSE(measured.empty());
+  for (const double number : measured) EXPECT_TRUE(std::isfinite(number)) << allocator.name;
+}
+
+TEST(EveryAllocator, MeasuresOnWhatItAsksForAlone) {
+  const Registry registry = builtin_policies();
+  const LayerData data = load_all(tiny_sample(), 0, ops_for(Device::cpu));
+  for (const auto& entry : registry.layer_allocators())
+    expect_measures_what_it_asks_for(registry.make_layer_allocator({entry.name, {}, ""}), data);
+  for (const auto& entry : registry.head_allocators())
+    expect_measures_what_it_asks_for(registry.make_head_allocator({entry.name, {}, ""}), data);
+  for (const char* metric : {"curvature", "curvature_code", "entropy", "effective_rank", "cosine", "cake"})
+    expect_measures_what_it_asks_for(registry.make_layer_allocator({"depthkv", {{"metric", std::string(metric)}}, ""}),
+                                     data);
 }
 
 // Swapping two KV heads, with their query heads, swaps their scores.

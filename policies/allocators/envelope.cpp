@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "policies/allocators/envelope.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace depthkv {
+namespace {
+
+constexpr std::int64_t kGrid = 64;
+constexpr std::int64_t kFew = 256;
+
+std::vector<std::int64_t> grid(std::int64_t low, std::int64_t high) {
+  std::vector<std::int64_t> entries;
+  if (high - low <= kFew) {
+    for (std::int64_t k = low; k <= high; ++k) entries.push_back(k);
+    return entries;
+  }
+  for (std::int64_t i = 0; i <= kGrid; ++i) {
+    const double share = static_cast<double>(i * i) / static_cast<double>(kGrid * kGrid);
+    const std::int64_t k = i == kGrid ? high : low + static_cast<std::int64_t>(share * static_cast<double>(high - low));
+    if (entries.empty() || entries.back() != k) entries.push_back(k);
+  }
+  return entries;
+}
+
+}  // namespace
+
+// Andrew's monotone chain.
+Curve envelope(const Curve& points) {
+  Curve hull;
+  for (const Point& p : points) {
+    const auto above = [&](const Point& a, const Point& b) {
+      return (b.loss - a.loss) * static_cast<double>(p.entries - a.entries) >=
+             (p.loss - a.loss) * static_cast<double>(b.entries - a.entries);
+    };
+    while (hull.size() >= 2 && above(hull[hull.size() - 2], hull.back())) hull.pop_back();
+    hull.push_back(p);
+  }
+  return hull;
+}
+
+SteepestFirst::SteepestFirst(const std::vector<Curve>& curves) {
+  std::vector<std::int64_t> at;
+  std::int64_t given = 0;
+  for (std::size_t u = 0; u < curves.size(); ++u) {
+    const Curve hull = envelope(curves[u]);
+    at.push_back(hull[0].entries);
+    given += at.back();
+    for (std::size_t i = 1; i < hull.size(); ++i) {
+      const std::int64_t step = hull[i].entries - hull[i - 1].entries;
+      pieces_.push_back({u, step, (hull[i - 1].loss - hull[i].loss) / static_cast<double>(step)});
+    }
+  }
+  // Stable: a unit's pieces stay in order.
+  std::stable_sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.gain > b.gain; });
+  for (std::size_t i = 0; i <= pieces_.size(); ++i) {
+    if (i % kStride == 0) {
+      before_.push_back(given);
+      marks_.push_back(at);
+    }
+    if (i == pieces_.size()) break;
+    at[pieces_[i].unit] += pieces_[i].entries;
+    given += pieces_[i].entries;
+  }
+}
+
+std::vector<std::int64_t> SteepestFirst::split(std::int64_t entries) const {
+  const auto mark =
+      static_cast<std::size_t>(std::upper_bound(before_.begin() + 1, before_.end(), entries) - before_.begin() - 1);
+  std::vector<std::int64_t> kept = marks_[mark];
+  std::int64_t left = entries - before_[mark];
+  for (std::size_t i = mark * kStride; i < pieces_.size() && left > 0; ++i) {
+    const std::int64_t taken = std::min(left, pieces_[i].entries);
+    kept[pieces_[i].unit] += taken;
+    left -= taken;
+  }
+  return kept;
+}
+
+std::vector<Curve> priced(const LayerInput& input, Rows rows, Metric metric, std::int64_t least_per_head) {
+  std::vector<Curve> curves;
+  for (std::size_t l = 0; l < input.shape.layers.size(); ++l) {
+    const std::int64_t heads = input.shape.layers[l].kv_heads;
+    Curve curve;
+    for (const std::int64_t k :
+         grid(heads * std::min(least_per_head, input.shape.tokens), heads * input.shape.tokens)) {
+      curve.push_back({k, input.price(static_cast<int>(l), rows, metric, k)});
+      if (std::isnan(curve.back().loss)) return {};
+    }
+    curves.push_back(std::move(curve));
+  }
+  return curves;
+}
+
+}  // namespace depthkv

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// The best entries of many sorted lists at once, for any number of them, without merging the lists.
+#pragma once
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "depthkv/policy.h"
+
+namespace depthkv {
+
+class SortedLists {
+ public:
+  // Scores in the order in which they are kept; an item better than the one before it counts as that one. `cost`:
+  // entries that an item of this list stands for.
+  void add(std::vector<float> scores, std::int64_t cost = 1);
+
+  // How many of the best `entries` belong to each list. Equal scores: the earlier item of its list, then the lower
+  // list; only the last item taken may be taken in part. `factors` (>= 0, one per list) multiply all scores that aren't
+  // forced. Of each list the first `most` items count; less than `entries` comes back where that isn't enough.
+  std::vector<std::int64_t> best(std::int64_t entries, std::span<const double> factors = {},
+                                 std::int64_t most = std::numeric_limits<std::int64_t>::max()) const;
+
+ private:
+  struct List {
+    std::vector<float> scores;
+    std::int64_t cost;
+  };
+  std::vector<List> lists_;
+};
+
+// A head's scores in its order, from place `skip` on.
+std::vector<float> falling_scores(const HeadInput& input, std::int64_t head, std::int64_t skip);
+
+// All heads of all layers, layer by layer, from place `skip` on.
+SortedLists pool_of(const LayerInput& input, std::int64_t skip);
+// What the heads of such a pool got, added up per layer.
+std::vector<std::int64_t> per_layer(const Shape& shape, std::span<const std::int64_t> heads);
+
+}  // namespace depthkv
