@@ -21,13 +21,23 @@ constexpr const char* kHeadAllocator = "head allocator";
 
 std::vector<Entry<Scorer>> scorer_table() {
   return {
+      {"cake", "attention of the last rows that is high or varies", "arXiv:2503.12491", make_cake},
+      {"defensive", "worst-case attention of the last rows times output norm", "arXiv:2510.13334", make_defensive},
+      {"dropkv", "how much the output changes when the entry alone goes", "openreview:MqfNzH3TVH", make_dropkv},
+      {"finch", "attention received from the question", "doi:10.1162/tacl_a_00716", make_finch},
       {"h2o", "attention received from all observed rows", "arXiv:2306.14048", make_h2o},
+      {"keyformer", "attention received from the last rows under Gumbel noise", "arXiv:2403.09054", make_keyformer},
       {"knorm", "small key norms", "arXiv:2406.11430", make_knorm},
+      {"lava", "attention of the last rows times the head's largest value", "arXiv:2509.09754", make_lava},
+      {"nacl", "attention received from proxy rows, and a random share", "arXiv:2408.03675", make_nacl},
       {"observed", "attention received per row that can see the entry", "kvpress", make_observed},
       {"oracle", "attention that judged rows will pay: a bound", "", make_oracle},
+      {"pyramidinfer", "attention received from the last rows, later ones more", "arXiv:2405.12532", make_pyramidinfer},
       {"random", "uniform noise: the floor", "", make_random},
+      {"scissorhands", "how seldom attention falls below uniform", "arXiv:2305.17118", make_scissorhands},
       {"sink_recent", "the first positions, then the most recent ones", "arXiv:2309.17453", make_sink_recent},
       {"snapkv", "attention received from the last rows, pooled", "arXiv:2404.14469", make_snapkv},
+      {"tova", "what the last row attends to, in all heads alike", "arXiv:2401.06104", make_tova},
       {"vatp", "attention received times the value's L1 norm", "arXiv:2406.12335", make_vatp},
   };
 }

@@ -35,6 +35,7 @@ class ReplayTest : public testing::Test {
  protected:
   ReplayTest() {
     SyntheticTrace options;
+    options.output_norms = true;
     write_synthetic_trace(scratch_.path(), options);
     options.seed += 1;
     options.id = "second";
