@@ -12,14 +12,24 @@
 namespace depthkv {
 
 // Each in a file of its name.
+Scorer make_cake(Params&);
+Scorer make_defensive(Params&);
+Scorer make_dropkv(Params&);
 Scorer make_explicit(Params&);
+Scorer make_finch(Params&);
 Scorer make_h2o(Params&);
+Scorer make_keyformer(Params&);
 Scorer make_knorm(Params&);
+Scorer make_lava(Params&);
+Scorer make_nacl(Params&);
 Scorer make_observed(Params&);
 Scorer make_oracle(Params&);
+Scorer make_pyramidinfer(Params&);
 Scorer make_random(Params&);
+Scorer make_scissorhands(Params&);
 Scorer make_sink_recent(Params&);
 Scorer make_snapkv(Params&);
+Scorer make_tova(Params&);
 Scorer make_vatp(Params&);
 
 Structure make_block(Params&);
@@ -62,16 +72,32 @@ constexpr const char* kHeadAllocator = "head allocator";
 
 std::vector<Entry<Scorer>> scorer_table() {
   return {
+      {"cake", "attention of the last rows that is high or varies", "arXiv:2503.12491", make_cake, "O(H w n)"},
+      {"defensive", "worst-case attention of the last rows times output norm", "arXiv:2510.13334", make_defensive,
+       "O(H w n)"},
+      {"dropkv", "how much the output changes when the entry alone goes", "openreview:MqfNzH3TVH", make_dropkv,
+       "O(H w n d)"},
       {"explicit", "scores from a file", "", make_explicit},
-      {"h2o", "attention received from all observed rows", "arXiv:2306.14048", make_h2o},
+      {"finch", "attention received from the question", "doi:10.1162/tacl_a_00716", make_finch,
+       "O(H q n), q question rows"},
+      {"h2o", "attention received from all observed rows", "arXiv:2306.14048", make_h2o, "O(H n)"},
+      {"keyformer", "attention received from the last rows under Gumbel noise", "arXiv:2403.09054", make_keyformer,
+       "O(H w n)"},
       {"knorm", "small key norms", "arXiv:2406.11430", make_knorm, "O(n d)"},
-      {"observed", "attention received per row that can see the entry", "kvpress", make_observed},
-      {"oracle", "attention that judged rows will pay: a bound", "", make_oracle},
+      {"lava", "attention of the last rows times the head's largest value", "arXiv:2509.09754", make_lava,
+       "O(H w n + n d)"},
+      {"nacl", "attention received from proxy rows, and a random share", "arXiv:2408.03675", make_nacl, "O(H w n)"},
+      {"observed", "attention received per row that can see the entry", "kvpress", make_observed, "O(H n)"},
+      {"oracle", "attention that judged rows will pay: a bound", "", make_oracle, "O(H n)"},
+      {"pyramidinfer", "attention received from the last rows, later ones more", "arXiv:2405.12532", make_pyramidinfer,
+       "O(H w n)"},
       {"random", "uniform noise: the floor", "", make_random},
+      {"scissorhands", "how seldom attention falls below uniform", "arXiv:2305.17118", make_scissorhands, "O(H w n)"},
       {"sink_recent", "the first positions, then the most recent ones", "arXiv:2309.17453", make_sink_recent},
       {"snapkv", "attention received from the last rows, pooled", "arXiv:2404.14469", make_snapkv,
-       "O(n (window + kernel))"},
-      {"vatp", "attention received times the value's L1 norm", "arXiv:2406.12335", make_vatp, "O(n d)"},
+       "O(H (w + kernel) n)"},
+      {"tova", "what the last row attends to, in all heads alike", "arXiv:2401.06104", make_tova, "O(H n)"},
+      {"vatp", "attention received times the value's L1 norm", "arXiv:2406.12335", make_vatp, "O(H n + n d)"},
   };
 }
 

@@ -123,7 +123,7 @@ TEST_F(CommandTest, PoliciesComeAsTextAsJsonAndAsTheTablesOfTheReadme) {
   const CommandResult text = run_depthkv({"policies"});
   EXPECT_THAT(text.output, HasSubstr("structures ("));
   EXPECT_THAT(text.output, HasSubstr("needs window rows (32); over a group: mean; cost O(n (window + kernel))"));
-  EXPECT_THAT(text.output, HasSubstr("needs judged rows; over a group: mean; cost O(n); a bound"));
+  EXPECT_THAT(text.output, HasSubstr("needs judged rows; over a group: mean; cost O(H n); a bound"));
   const auto json = nlohmann::json::parse(run_depthkv({"policies", "--json"}).output);
   const Registry registry = builtin_policies();
   EXPECT_EQ(json["scorers"].size(), registry.scorers().size());

@@ -177,7 +177,7 @@ with h5py.File("scores.h5") as scores, h5py.File("kept.h5") as kept:
     assert dict(scores.attrs) == dict(kept.attrs) and scores.attrs["cut"] == b"prompt" and scores.attrs["model"] == b"synthetic"
     assert sorted(scores) == ["a%2Fb", "synthetic"] and scores["a%2Fb"].attrs["id"] == b"a/b"
     snapkv = scores["synthetic/snapkv"]
-    assert snapkv.attrs["scorer_params"] == b"group=mean kernel=5 order=group_then_pool pool=avg window=32"
+    assert snapkv.attrs["scorer_params"] == b"group=mean kernel=5 order=group_then_pool pool=avg preset=orig window=32"
     assert sorted(snapkv) == ["layer_0", "layer_1", "layer_2"]
     assert all(x.shape == (2, 170) and x.dtype == "float32" for x in snapkv.values())
     policy = kept["synthetic/snapkv, uniform, uniform"]

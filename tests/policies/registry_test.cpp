@@ -48,14 +48,16 @@ TEST(Registry, TheCommittedSampleIsAsTheFormatSays) {
   EXPECT_THAT(validate_trace_set(tiny_sample().path(), [](auto&&...) {}), testing::IsEmpty());
 }
 
+constexpr std::int64_t kWindowRows = 64;  // at least any scorer's default
+
 // Everything that scorers may ask for, but what the sample doesn't hold.
 LayerData load_all(const Trace& trace, int layer, const Ops& ops) {
   LoadRequest request;
   for (const Feature feature : kFeatures) {
-    const Needs one = needs({feature}, 32);
+    const Needs one = needs({feature}, kWindowRows);
     if (!missing(trace, one, Cut::prompt)) request.needs = request.needs | one;
   }
-  request.window_rows = 32;
+  request.window_rows = kWindowRows;
   request.threads = 1;
   return load_layer(trace, layer, request, ops);
 }
@@ -78,7 +80,7 @@ TEST(Registry, TablesListTheFilesBesideThemInOrder) {
     EXPECT_TRUE(std::is_sorted(all.begin(), all.end()));
     return all;
   };
-  EXPECT_EQ(names(registry.scorers()), files("policies/scorers", {"group"}));
+  EXPECT_EQ(names(registry.scorers()), files("policies/scorers", {"group", "noise", "pooling"}));
   std::vector<std::string> allocators = names(registry.layer_allocators());
   for (const std::string& name : names(registry.head_allocators()))
     if (std::find(allocators.begin(), allocators.end(), name) == allocators.end()) allocators.push_back(name);
