@@ -115,20 +115,36 @@ std::vector<PolicySpec> all_of(const std::vector<Entry<Policy>>& entries, const 
   return specs;
 }
 
-// `all`: what an entry of that name stands for.
-void read_specs(YamlSection& section, const std::string& key, const YamlSource& source,
-                const std::vector<PolicySpec>& all, std::vector<PolicySpec>& specs) {
+// Words that stand for several policies.
+using Words = std::map<std::string, std::vector<PolicySpec>>;
+
+// sweep: the scorers that run on whatever is recorded by default, of any sample.
+Words scorer_words(const Registry& registry) {
+  Words words{{"all", all_of(registry.scorers(), registry, &Registry::make_scorer)}};
+  for (const PolicySpec& spec : words["all"]) {
+    const Needs wanted = registry.make_scorer(spec).needs;
+    const bool special = wanted.has(Feature::question) || wanted.has(Feature::queries) || wanted.has(Feature::hidden) ||
+                         wanted.has(Feature::cosines) || wanted.window_rows > kRecordedWindow;
+    if (!special) words["sweep"].push_back(spec);
+  }
+  return words;
+}
+
+void read_specs(YamlSection& section, const std::string& key, const YamlSource& source, const Words& words,
+                std::vector<PolicySpec>& specs) {
   if (!section.has(key)) return;
   specs.clear();
   for (const YAML::Node& item : section.items(key)) {
     const PolicySpec spec = read_spec(item, section.path(key), source);
-    if (spec.name != "all") {
+    const auto several = words.find(spec.name);
+    if (several == words.end()) {
       specs.push_back(spec);
       continue;
     }
     if (!spec.params.empty())
-      throw InputError(fmt::format("{}: \"all\" takes no parameters; name the policy that they are for", spec.where));
-    specs.insert(specs.end(), all.begin(), all.end());
+      throw InputError(
+          fmt::format("{}: \"{}\" takes no parameters; name the policy that they are for", spec.where, spec.name));
+    specs.insert(specs.end(), several->second.begin(), several->second.end());
   }
 }
 
@@ -160,18 +176,20 @@ Protect read_protect(const YAML::Node& node, const std::string& path, const Yaml
 void read_replay(const YAML::Node& node, const YamlSource& source, const Registry& registry, ReplayPlan& plan) {
   YamlSection section(node, "replay", source);
   plan.cut = static_cast<Cut>(section.take_choice("cut", {"context", "prompt"}, static_cast<std::size_t>(plan.cut)));
-  read_specs(section, "scorers", source, all_of(registry.scorers(), registry, &Registry::make_scorer), plan.scorers);
-  read_specs(section, "structures", source, all_of(registry.structures(), registry, &Registry::make_structure),
-             plan.structures);
+  read_specs(section, "scorers", source, scorer_words(registry), plan.scorers);
+  read_specs(section, "structures", source,
+             {{"all", all_of(registry.structures(), registry, &Registry::make_structure)}}, plan.structures);
   if (section.has("protect")) {
     plan.protect.clear();
     for (const YAML::Node& item : section.items("protect"))
       plan.protect.push_back(read_protect(item, "replay.protect", source));
   }
   read_specs(section, "layer_allocators", source,
-             all_of(registry.layer_allocators(), registry, &Registry::make_layer_allocator), plan.layer_allocators);
+             {{"all", all_of(registry.layer_allocators(), registry, &Registry::make_layer_allocator)}},
+             plan.layer_allocators);
   read_specs(section, "head_allocators", source,
-             all_of(registry.head_allocators(), registry, &Registry::make_head_allocator), plan.head_allocators);
+             {{"all", all_of(registry.head_allocators(), registry, &Registry::make_head_allocator)}},
+             plan.head_allocators);
   section.take_keeps("keep", plan.keep);
   section.take("observed_rows", plan.observed_rows, 1, kRecordedWindow);
   plan.device =
@@ -268,7 +286,7 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
   section.take_path("traces", plan.traces);
   read_cache(section, plan.cache);
   if (section.has("trace")) plan.trace = read_trace(section.node("trace"), source);
-  plan.replay.scorers = all_of(registry.scorers(), registry, &Registry::make_scorer);
+  plan.replay.scorers = scorer_words(registry).at("sweep");
   for (const char* name : {"uniform", "pyramid", "depthkv", "oracle"})
     plan.replay.layer_allocators.push_back({name, {}, "built in"});
   for (const char* name : {"uniform", "adakv"}) plan.replay.head_allocators.push_back({name, {}, "built in"});

@@ -19,8 +19,9 @@ using testing::HasSubstr;
 class CommandTest : public testing::Test {
  protected:
   CommandTest() {
-    write_synthetic_trace(traces_, {});
-    std::filesystem::create_directories(traces_);
+    SyntheticTrace options;
+    options.moments = options.output_norms = true;
+    write_synthetic_trace(traces_, options);
   }
   // Fails with exit code 2 and one line that says all of `parts`.
   void expect_wrong(const std::vector<std::string>& arguments, const std::vector<std::string>& parts) {
@@ -122,7 +123,7 @@ TEST_F(CommandTest, HelpHasExamplesAndListsAreComplete) {
 TEST_F(CommandTest, PoliciesComeAsTextAsJsonAndAsTheTablesOfTheReadme) {
   const CommandResult text = run_depthkv({"policies"});
   EXPECT_THAT(text.output, HasSubstr("structures ("));
-  EXPECT_THAT(text.output, HasSubstr("needs window rows (32); over a group: mean; cost O(n (window + kernel))"));
+  EXPECT_THAT(text.output, HasSubstr("needs window rows (32); over a group: mean; cost O(H (w + kernel) n)"));
   EXPECT_THAT(text.output, HasSubstr("needs judged rows; over a group: mean; cost O(H n); a bound"));
   const auto json = nlohmann::json::parse(run_depthkv({"policies", "--json"}).output);
   const Registry registry = builtin_policies();
