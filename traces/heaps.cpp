@@ -22,8 +22,22 @@ struct Parameters {
   std::uint64_t order_record;
   std::uint64_t id_at;  // in a record of the index of names
 };
-constexpr Parameters kLinks{7, 512, 32, 5, 6, 11, 15, 4};
-constexpr Parameters kAttributes{8, 1024, 40, 8, 9, 17, 13, 0};
+constexpr Parameters kLinks{.id_bytes = 7,
+                            .first_block = 512,
+                            .offset_bits = 32,
+                            .names = 5,
+                            .order = 6,
+                            .name_record = 11,
+                            .order_record = 15,
+                            .id_at = 4};
+constexpr Parameters kAttributes{.id_bytes = 8,
+                                 .first_block = 1024,
+                                 .offset_bits = 40,
+                                 .names = 8,
+                                 .order = 9,
+                                 .name_record = 17,
+                                 .order_record = 13,
+                                 .id_at = 0};
 constexpr std::uint64_t kLargestBlock = 65536;
 constexpr std::uint32_t kLongestObject = 4096;
 constexpr std::uint16_t kColumns = 4;  // blocks of one size
