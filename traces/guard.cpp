@@ -126,11 +126,6 @@ void check_storage(const Object& dataset) {
     throw Error(fmt::format("{}: has a committed datatype, expected a plain one", dataset.name));
   const Handle creation = creation_of(dataset);
   const H5D_layout_t layout = H5Pget_layout(creation.id());
-  if (layout != H5D_COMPACT && layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED)
-    throw Error(
-        fmt::format("{}: a virtual dataset, and a sample holds what belongs to it; copy the values in", dataset.name));
-  if (H5Pget_external_count(creation.id()) != 0)
-    throw Error(fmt::format("{}: its values lie in another file; copy them in with h5repack", dataset.name));
   const Handle space(H5Dget_space(dataset.id()), H5Sclose);
   const hssize_t count = H5Sget_simple_extent_npoints(space.id());
   if (count < 0) throw Error(fmt::format("{}: has no usable shape; the file is damaged", dataset.name));

@@ -15,7 +15,7 @@ void check_link(const Object& parent, const std::string& name, const std::string
 
 std::filesystem::path path_of(const Object& object);  // the file it is in
 
-// Stored in this file by filters that this build reads; extents and chunks that a file of this size can hold.
+// Stored with filters that this build reads; with extents and chunks that a file of this size can hold.
 void check_storage(const Object& dataset);
 
 // Bytes of one value in the file. Of a variable-length value only the reference counts, which has a size of its own.

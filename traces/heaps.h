@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// The heaps and indices that object headers point to (HDF5 file format, III), looked at before libhdf5 walks them. Each
-// throws Error. Private to traces/.
+// The heaps that object headers point to (HDF5 file format, III.D, III.G), and the indices of what is in them, looked
+// through before libhdf5 does. Each throws Error. Private to traces/.
 #pragma once
 #include <cstdint>
-#include <limits>
 #include <string>
 
 #include "traces/raw_file.h"
 
 namespace depthkv::h5 {
 
-constexpr std::uint64_t kUndefined = std::numeric_limits<std::uint64_t>::max();  // an address of nothing
+// Many links or attributes of one object: messages in a fractal heap, indexed by their names and maybe by their order.
+enum class Dense : std::uint8_t { links, attributes };
 
-// What the B-tree of version 2 over a heap lists, by its number in the file.
-enum class IndexOf : std::uint8_t { link_names = 5, link_order = 6, attribute_names = 8, attribute_order = 9 };
+struct DenseStorage {
+  std::uint64_t heap = kUndefined;
+  std::uint64_t names = kUndefined;
+  std::uint64_t order = kUndefined;
+};
+void check_dense(RawFile& file, Dense what, const DenseStorage& storage, const std::string& name);
 
-void check_fractal_heap(RawFile& file, std::uint64_t address, const std::string& name);  // many links or attributes
-void check_index(RawFile& file, std::uint64_t address, IndexOf what, const std::string& name);
-void check_local_heap(RawFile& file, std::uint64_t address, const std::string& name);  // names of an old group
-void check_group_tree(RawFile& file, std::uint64_t address, const std::string& name);  // and its B-tree of version 1
+// A group as HDF5 before 1.8 made it: names in a local heap, links in nodes that hang on a B-tree of version 1.
+void check_old_group(RawFile& file, std::uint64_t tree, std::uint64_t heap, const std::string& name);
 
 }  // namespace depthkv::h5

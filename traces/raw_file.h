@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,8 @@
 namespace depthkv::h5 {
 
 static_assert(std::endian::native == std::endian::little);
+
+constexpr std::uint64_t kUndefined = std::numeric_limits<std::uint64_t>::max();  // an address of nothing
 
 // A window on bytes that is read from front to back; reading past its end is an Error that says what was read.
 class Fields {
@@ -44,8 +47,13 @@ class Fields {
   }
   Fields within(std::string_view part) const { return {part, name_}; }
   void require(bool sound) const {
-    if (!sound) throw Error(fmt::format("{}: its header makes no sense; the file is not a trace or is damaged", name_));
+    if (!sound) refuse("its header makes no sense; the file is not a trace or is damaged");
   }
+  // For numbers that have one sound value.
+  void expect(std::string_view what, std::uint64_t found, std::uint64_t expected) const {
+    if (found != expected) refuse(fmt::format("{} is {}, expected {}; the file is damaged", what, found, expected));
+  }
+  [[noreturn]] void refuse(std::string_view why) const { throw Error(fmt::format("{}: {}", name_, why)); }
 
  private:
   std::string_view bytes_;

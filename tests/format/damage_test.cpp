@@ -238,6 +238,13 @@ TEST_F(Hostile, VariableLengthTextWithAHeapThatLies) {
   }
 }
 
+TEST_F(Hostile, ChunksLongerThanTheirLayoutSays) {
+  const std::filesystem::path corpus = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "tests/fuzz/corpus/trace";
+  EXPECT_THAT(
+      complaint(corpus / "found_chunk_length.h5"),
+      testing::ContainsRegex("layers/0/values: the length of a chunk in its B-tree is [0-9]+, expected [0-9]+"));
+}
+
 TEST_F(Hostile, HugeExtentsInTinyFiles) {
   const hid_t type = half();
   const hsize_t huge = hsize_t{1} << 23;

@@ -70,7 +70,7 @@ class H5pyWrites : public testing::TestWithParam<Style> {
 };
 INSTANTIATE_TEST_SUITE_P(Format, H5pyWrites,
                          testing::Values(Style{"natural", "none"}, Style{"packed", "deflate"},
-                                         Style{"checked", "shuffle+deflate+fletcher32"}),
+                                         Style{"checked", "shuffle+deflate+fletcher32"}, Style{"indexed", "deflate"}),
                          [](const auto& style) { return style.param.name; });
 
 TEST_P(H5pyWrites, ASampleThatReadsLikeOurs) {

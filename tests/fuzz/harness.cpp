@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fuzz/harness.h"
 
-#include <unistd.h>
-
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
@@ -10,32 +8,26 @@
 #include "depthkv/error.h"
 #include "depthkv/tasks.h"
 #include "depthkv/trace.h"
+#include "support/scratch.h"
 
 namespace depthkv::fuzz {
 namespace {
 
-// A file that lives in memory where the system has such a folder; rewritten for every execution. (A memfd won't do:
-// libhdf5 resolves links, and one's target has no name.) Called as a set's weights are, in a folder of its own.
-std::filesystem::path memory_file(std::span<const unsigned char> bytes) {
-  const std::filesystem::path shared = "/dev/shm";
-  static const std::filesystem::path folder =
-      (std::filesystem::is_directory(shared) ? shared : std::filesystem::temp_directory_path()) /
-      ("depthkv-fuzz-" + std::to_string(getpid()));
-  std::filesystem::create_directories(folder);
-  const std::filesystem::path path = folder / "weights.h5";
-  std::ofstream stream(path, std::ios::binary | std::ios::trunc);
-  stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  if (!stream.flush()) throw std::runtime_error("can't write " + path.string());
-  return path;
-}
+// A file in a folder of its own, called as a set's weights are; TMPDIR says where. (A memfd won't do: libhdf5 resolves
+// links, and one's target has no name.)
+class ScratchFile {
+ public:
+  explicit ScratchFile(std::span<const unsigned char> bytes) : path_(folder_ / "weights.h5") {
+    std::ofstream stream(path_, std::ios::binary);
+    stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    if (!stream.flush()) throw std::runtime_error("can't write " + path_.string());
+  }
+  const std::filesystem::path& path() const { return path_; }
 
-// Removes the file on every way out.
-struct MemoryFile {
-  explicit MemoryFile(std::span<const unsigned char> bytes) : path(memory_file(bytes)) {}
-  MemoryFile(const MemoryFile&) = delete;
-  MemoryFile& operator=(const MemoryFile&) = delete;
-  ~MemoryFile() { std::filesystem::remove_all(path.parent_path()); }
-  std::filesystem::path path;
+ private:
+  // Of a new name every time: workers that are killed leave theirs behind, and the numbers of processes recur.
+  ScratchDirectory folder_;
+  std::filesystem::path path_;
 };
 
 void read_layer(const Trace& trace, int layer) {
@@ -72,20 +64,20 @@ bool read_weights(const std::filesystem::path& folder) {
 }  // namespace
 
 bool read_trace(std::span<const unsigned char> bytes) {
-  const MemoryFile file(bytes);
+  const ScratchFile file(bytes);
   try {
-    const Trace trace = Trace::open(file.path);
+    const Trace trace = Trace::open(file.path());
     for (int layer = 0; layer < static_cast<int>(trace.model().layers.size()); ++layer) read_layer(trace, layer);
     return true;
   } catch (const Error&) {
-    return read_weights(file.path.parent_path());
+    return read_weights(file.path().parent_path());
   }
 }
 
 bool read_task_file(std::span<const unsigned char> bytes) {
-  const MemoryFile file(bytes);
+  const ScratchFile file(bytes);
   try {
-    read_tasks({file.path});
+    read_tasks({file.path()});
     return true;
   } catch (const Error&) {
     return false;
