@@ -31,6 +31,8 @@ std::string_view to_string(Feature feature) {
       return "hidden-state scalars";
     case Feature::judged:
       return "judged rows";
+    case Feature::window_queries:
+      return "queries of the window's rows";
   }
   return "";
 }
@@ -54,6 +56,7 @@ Needs needs(std::initializer_list<Feature> features, std::int64_t window_rows) {
 LayerFeatures LayerFeatures::slice(std::int64_t begin, std::int64_t end) const {
   LayerFeatures part = *this;
   part.tokens = end - begin;
+  part.left_out = left_out + begin;
   for (View* rows : {&part.keys, &part.values, &part.unrotated_keys, &part.queries}) {
     if (rows->data != nullptr) *rows = rows->row_range(begin, end - begin);
   }

@@ -65,7 +65,8 @@ constexpr Source kSources[] = {{Feature::keys, Channel::keys},
                                {Feature::output_norms, Channel::value_output_norms},
                                {Feature::cosines, Channel::attention_cosines},
                                {Feature::hidden, Channel::hidden_scalars},
-                               {Feature::judged, Channel::queries}};
+                               {Feature::judged, Channel::queries},
+                               {Feature::window_queries, Channel::queries}};
 
 std::string channels_of(const Trace& trace) {
   std::string list;
@@ -171,6 +172,8 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   if (wanted.has(Feature::cosines)) seen.cosines = data.cosines.view().head_range(1, 1);
   seen.hidden_scalars = data.hidden_scalars.view();
   if (!data.window.empty()) seen.window = data.window.view().first_columns(cut);
+  if (wanted.has(Feature::window_queries))
+    seen.window_queries = data.queries.view().row_range(rows.window.begin, rows.window.end - rows.window.begin);
   if (wanted.has(Feature::judged)) {
     seen.judged_sums = data.judged_sums.view();
     seen.judged = data.judged.view();

@@ -57,7 +57,8 @@ class Params {
   std::map<std::string, Value> resolved_;
 };
 
-// What a policy reads. Bits say which parts of LayerFeatures must be filled, window_rows how many rows of `window`.
+// What a policy reads. Bits say which parts of LayerFeatures must be filled, window_rows how many rows of `window` and
+// `window_queries`.
 enum class Feature : std::uint32_t {
   keys = 1U << 0U,
   values = 1U << 1U,
@@ -71,11 +72,13 @@ enum class Feature : std::uint32_t {
   cosines = 1U << 9U,
   hidden = 1U << 10U,
   judged = 1U << 11U,  // oracles only
+  window_queries = 1U << 12U,
 };
 inline constexpr std::array kFeatures{Feature::keys,    Feature::values,        Feature::column_sums,
                                       Feature::window,  Feature::question,      Feature::unrotated_keys,
                                       Feature::queries, Feature::query_moments, Feature::output_norms,
-                                      Feature::cosines, Feature::hidden,        Feature::judged};
+                                      Feature::cosines, Feature::hidden,        Feature::judged,
+                                      Feature::window_queries};
 std::string_view to_string(Feature feature);
 struct Needs {
   std::uint32_t bits = 0;
@@ -101,6 +104,8 @@ struct LayerFeatures {
   int layers = 0;
   LayerShape shape;
   std::int64_t tokens = 0;         // n
+  std::int64_t left_out = 0;       // positions that a part of the cache lacks: the next token's is tokens + left_out
+  int first_kv_head = 0;           // the layer's number of head 0, where this is a part of its heads
   std::int64_t question_rows = 0;  // how many of the last n positions are the question and what frames it
   std::string sample;              // its id
   std::uint64_t sample_seed = 0;   // a hash of the id, for randomised scorers
@@ -113,6 +118,7 @@ struct LayerFeatures {
   View queries;              // [H, n, d], post-RoPE
   View column_sums;          // [H, 1, n]: attention received, summed over the n observed rows
   View window;               // [H, >= window_rows, n]: attention of the last observed rows, by rising position
+  View window_queries;       // [H, >= window_rows, d]: those rows' queries, post-RoPE
   View query_mean;           // [H, 1, d]: mean of the observed rows' pre-RoPE queries
   View query_second_moment;  // [H, d, d]: mean of q q^T, likewise
   View output_norms_l1;      // [H, 1, n]: L1 norm of v W_O of the query head

@@ -51,7 +51,9 @@ Tensor score_alone(const LayerFeatures& layer, const Scorer& scorer, int kv_head
   LayerFeatures part = layer;
   part.shape.kv_heads = 1;
   part.shape.query_heads = group;
+  part.first_kv_head = layer.first_kv_head + kv_head;
   part.tokens = static_cast<std::int64_t>(at.size());
+  part.left_out = layer.left_out + std::int64_t{at.back()} + 1 - part.tokens;
   part.keys = view_of(keys);
   part.values = view_of(values);
   part.unrotated_keys = view_of(unrotated);

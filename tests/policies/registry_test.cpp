@@ -178,6 +178,9 @@ void drop(LayerFeatures& seen, Feature feature) {
     case Feature::judged:
       seen.judged_sums = seen.judged = seen.all_values = {};
       break;
+    case Feature::window_queries:
+      seen.window_queries = {};
+      break;
   }
 }
 
@@ -232,7 +235,8 @@ TEST_P(EveryScorer, HeadsDoNotMix) {
     std::deque<Tensor> swapped;  // views stay valid
     for (View* view : {&other.keys, &other.values, &other.unrotated_keys, &other.queries, &other.column_sums,
                        &other.window, &other.query_mean, &other.query_second_moment, &other.output_norms_l1,
-                       &other.output_norms_l2, &other.judged_sums, &other.judged, &other.all_values}) {
+                       &other.output_norms_l2, &other.judged_sums, &other.judged, &other.all_values,
+                       &other.window_queries}) {
       if (view->data == nullptr) continue;
       Tensor out(view->heads, view->rows, view->columns);
       for (std::int64_t h = 0; h < view->heads; ++h)
