@@ -93,7 +93,7 @@ PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource&
       continue;
     }
     const Value value = param_value(entry.second, spec.where);
-    if (!spec.params.emplace(key, key == "file" ? absolute_path(value, folder) : value).second)
+    if (!spec.params.emplace(key, key == "file" || key == "calibration" ? absolute_path(value, folder) : value).second)
       throw InputError(fmt::format("{}: parameter {} is given twice", spec.where, key));
   }
   return spec;

@@ -13,18 +13,29 @@ namespace depthkv {
 
 // Each in a file of its name.
 Scorer make_cake(Params&);
+Scorer make_cap(Params&);
+Scorer make_compactor(Params&);
+Scorer make_cur(Params&);
 Scorer make_defensive(Params&);
 Scorer make_dropkv(Params&);
+Scorer make_expected_attention(Params&);
 Scorer make_explicit(Params&);
 Scorer make_finch(Params&);
 Scorer make_h2o(Params&);
+Scorer make_keydiff(Params&);
 Scorer make_keyformer(Params&);
 Scorer make_knorm(Params&);
+Scorer make_lagkv(Params&);
 Scorer make_lava(Params&);
+Scorer make_leverage(Params&);
 Scorer make_nacl(Params&);
+Scorer make_noncausal(Params&);
 Scorer make_observed(Params&);
 Scorer make_oracle(Params&);
+Scorer make_oracle_eviction(Params&);
+Scorer make_oracle_output(Params&);
 Scorer make_pyramidinfer(Params&);
+Scorer make_qfilter(Params&);
 Scorer make_random(Params&);
 Scorer make_scissorhands(Params&);
 Scorer make_sink_recent(Params&);
@@ -73,24 +84,41 @@ constexpr const char* kHeadAllocator = "head allocator";
 std::vector<Entry<Scorer>> scorer_table() {
   return {
       {"cake", "attention of the last rows that is high or varies", "arXiv:2503.12491", make_cake, "O(H w n)"},
+      {"cap", "what the entry adds to the values that future queries tell apart", "arXiv:2604.25975", make_cap,
+       "O(H n d^2)"},
+      {"compactor", "leverage plus non-causal attention", "arXiv:2507.08143", make_compactor, "O(H n 256 d)"},
+      {"cur", "large keys with large values among their neighbours", "arXiv:2509.15038", make_cur, "O(n d)"},
       {"defensive", "worst-case attention of the last rows times output norm", "arXiv:2510.13334", make_defensive,
        "O(H w n)"},
       {"dropkv", "how much the output changes when the entry alone goes", "openreview:MqfNzH3TVH", make_dropkv,
        "O(H w n d)"},
+      {"expected_attention", "attention of normally distributed future queries", "arXiv:2510.00636",
+       make_expected_attention, "O(H n d^2)"},
       {"explicit", "scores from a file", "", make_explicit},
       {"finch", "attention received from the question", "doi:10.1162/tacl_a_00716", make_finch,
        "O(H q n), q question rows"},
       {"h2o", "attention received from all observed rows", "arXiv:2306.14048", make_h2o, "O(H n)"},
+      {"keydiff", "keys that point elsewhere than the average key", "arXiv:2504.15364", make_keydiff, "O(n d)"},
       {"keyformer", "attention received from the last rows under Gumbel noise", "arXiv:2403.09054", make_keyformer,
        "O(H w n)"},
       {"knorm", "small key norms", "arXiv:2406.11430", make_knorm, "O(n d)"},
+      {"lagkv", "tokens that stand out from the partition after theirs", "arXiv:2504.04704", make_lagkv,
+       "O(n (d + log n))"},
       {"lava", "attention of the last rows times the head's largest value", "arXiv:2509.09754", make_lava,
        "O(H w n + n d)"},
+      {"leverage", "keys that the others can't make up for", "arXiv:2507.08143", make_leverage, "O(n d sketch)"},
       {"nacl", "attention received from proxy rows, and a random share", "arXiv:2408.03675", make_nacl, "O(H w n)"},
+      {"noncausal", "attention inside chunks that all rows see whole", "arXiv:2507.08143", make_noncausal,
+       "O(H n 256 d)"},
       {"observed", "attention received per row that can see the entry", "kvpress", make_observed, "O(H n)"},
       {"oracle", "attention that judged rows will pay: a bound", "", make_oracle, "O(H n)"},
+      {"oracle_eviction", "exact judged error of dropping the entry alone: a bound", "openreview:MqfNzH3TVH",
+       make_oracle_eviction, "O(H n d) per judged row"},
+      {"oracle_output", "judged output error of the entry to first order: a bound", "arXiv:2510.07651",
+       make_oracle_output, "O(H n d) per judged row"},
       {"pyramidinfer", "attention received from the last rows, later ones more", "arXiv:2405.12532", make_pyramidinfer,
        "O(H w n)"},
+      {"qfilter", "keys along the direction that queries share", "arXiv:2503.02812", make_qfilter, "O(n d)"},
       {"random", "uniform noise: the floor", "", make_random},
       {"scissorhands", "how seldom attention falls below uniform", "arXiv:2305.17118", make_scissorhands, "O(H w n)"},
       {"sink_recent", "the first positions, then the most recent ones", "arXiv:2309.17453", make_sink_recent},

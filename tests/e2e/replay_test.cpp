@@ -46,6 +46,7 @@ class ReplayTest : public testing::Test {
     SyntheticTrace options;
     options.hidden = true;
     options.moments = true;
+    options.all_queries = true;
     options.output_norms = true;
     write_synthetic_trace(scratch_.path(), options);
     options.seed += 1;

@@ -80,7 +80,8 @@ TEST(Registry, TablesListTheFilesBesideThemInOrder) {
     EXPECT_TRUE(std::is_sorted(all.begin(), all.end()));
     return all;
   };
-  EXPECT_EQ(names(registry.scorers()), files("policies/scorers", {"group", "noise", "pooling"}));
+  EXPECT_EQ(names(registry.scorers()), files("policies/scorers", {"calibration", "cholesky", "compaction", "eviction",
+                                                                  "future", "group", "noise", "pooling"}));
   std::vector<std::string> allocators = names(registry.layer_allocators());
   for (const std::string& name : names(registry.head_allocators()))
     if (std::find(allocators.begin(), allocators.end(), name) == allocators.end()) allocators.push_back(name);
@@ -233,10 +234,10 @@ TEST_P(EveryScorer, HeadsDoNotMix) {
     const LayerData data = load_all(trace_, 0, ops);
     LayerFeatures other = data.features;
     std::deque<Tensor> swapped;  // views stay valid
-    for (View* view : {&other.keys, &other.values, &other.unrotated_keys, &other.queries, &other.column_sums,
-                       &other.window, &other.query_mean, &other.query_second_moment, &other.output_norms_l1,
-                       &other.output_norms_l2, &other.judged_sums, &other.judged, &other.all_values,
-                       &other.window_queries}) {
+    for (View* view :
+         {&other.keys, &other.values, &other.unrotated_keys, &other.queries, &other.column_sums, &other.window,
+          &other.query_mean, &other.query_second_moment, &other.output_norms_l1, &other.output_norms_l2,
+          &other.judged_sums, &other.judged, &other.all_values, &other.window_queries}) {
       if (view->data == nullptr) continue;
       Tensor out(view->heads, view->rows, view->columns);
       for (std::int64_t h = 0; h < view->heads; ++h)
