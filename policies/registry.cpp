@@ -30,6 +30,7 @@ Scorer make_lava(Params&);
 Scorer make_leverage(Params&);
 Scorer make_nacl(Params&);
 Scorer make_noncausal(Params&);
+Scorer make_obcache(Params&);
 Scorer make_observed(Params&);
 Scorer make_oracle(Params&);
 Scorer make_oracle_eviction(Params&);
@@ -110,6 +111,7 @@ std::vector<Entry<Scorer>> scorer_table() {
       {"nacl", "attention received from proxy rows, and a random share", "arXiv:2408.03675", make_nacl, "O(H w n)"},
       {"noncausal", "attention inside chunks that all rows see whole", "arXiv:2507.08143", make_noncausal,
        "O(H n 256 d)"},
+      {"obcache", "attention squared times the value's squared length", "arXiv:2510.07651", make_obcache, "O(H w n)"},
       {"observed", "attention received per row that can see the entry", "kvpress", make_observed, "O(H n)"},
       {"oracle", "attention that judged rows will pay: a bound", "", make_oracle, "O(H n)"},
       {"oracle_eviction", "exact judged error of dropping the entry alone: a bound", "openreview:MqfNzH3TVH",
