@@ -28,8 +28,12 @@ struct Unused {
 UseWorkers::UseWorkers(Workers& workers) : before_(std::exchange(current_workers, &workers)) {}
 UseWorkers::~UseWorkers() { current_workers = before_; }
 
+int threads_of(int threads) {
+  return threads > 0 ? threads : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
 void parallel_for(std::int64_t count, int threads, const std::function<void(std::int64_t)>& body) {
-  if (threads <= 0) threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  threads = threads_of(threads);
   std::atomic<std::int64_t> next{0};
   std::mutex guard;
   std::exception_ptr failure;

@@ -5,6 +5,9 @@
 
 namespace depthkv {
 
+// What 0 stands for: one per core.
+int threads_of(int threads);
+
 // Runs body(0) .. body(count - 1), each once, on up to `threads` threads (0: one per core). Results must not depend on
 // which thread runs what. If bodies throw, the exception of the lowest index comes out, after all have stopped.
 void parallel_for(std::int64_t count, int threads, const std::function<void(std::int64_t)>& body);

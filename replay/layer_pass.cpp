@@ -5,7 +5,9 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <iterator>
+#include <mutex>
 #include <numeric>
 
 #include "depthkv/error.h"
@@ -53,6 +55,37 @@ std::string why_not(const Trace& trace, const ReplayPlan& plan, const Allocator&
   const bool judged = trace.sample().size() > trace.sample().segments.at(plan.cut);
   return allocator.oracle && !judged ? "needs judged rows; the answer is empty" : "";
 }
+
+// Hands out turns in order, whoever is ready first.
+class Turns {
+ public:
+  // False when somebody before has failed.
+  bool wait_for(std::int64_t turn) {
+    std::unique_lock lock(guard_);
+    changed_.wait(lock, [&] { return failed_ || now_ == turn; });
+    return !failed_;
+  }
+  void next() {
+    {
+      const std::scoped_lock lock(guard_);
+      ++now_;
+    }
+    changed_.notify_all();
+  }
+  void fail() {
+    {
+      const std::scoped_lock lock(guard_);
+      failed_ = true;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex guard_;
+  std::condition_variable changed_;
+  std::int64_t now_ = 0;
+  bool failed_ = false;
+};
 
 }  // namespace
 
@@ -106,24 +139,40 @@ class SampleCurves::Pass {
     }
   }
 
+  // Two layers are in the works at a time, so that one is loaded or written while the other is measured.
   void run() {
-    const LoadRequest load = load_request(plan_, all_needs());
-    for (const int layer : prunable_layers(sample_.trace_.model())) {
-      const LayerData data = load_layer(sample_.trace_, layer, load, ops_);
-      measure_allocators(data);
-      std::vector<RankedLayer> ranked(variants_.size());
-      rank(data, ranked);
-      measure(data, Rows::judged, ranked);
-      measure(data, Rows::observed, ranked);
-      parallel_for(count(), plan_.threads, [&](std::int64_t i) {
-        const auto v = static_cast<std::size_t>(i);
-        writers_[v]->add(ranked[v]);
-      });
-    }
+    constexpr int kAtOnce = 2;
+    const int threads = threads_of(plan_.threads);
+    threads_ = std::max(1, threads / kAtOnce);
+    LoadRequest load = load_request(plan_, all_needs());
+    load.threads = threads_;
+    const std::vector<int> layers = prunable_layers(sample_.trace_.model());
+    parallel_for(static_cast<std::int64_t>(layers.size()), std::min(threads, kAtOnce), [&](std::int64_t i) {
+      try {
+        run(load_layer(sample_.trace_, layers[static_cast<std::size_t>(i)], load, ops_), i);
+      } catch (...) {
+        turns_.fail();
+        throw;
+      }
+    });
     for (const auto& writer : writers_) writer->finish();
   }
 
  private:
+  void run(const LayerData& data, std::int64_t turn) {
+    std::vector<RankedLayer> ranked(variants_.size());
+    rank(data, ranked);
+    measure(data, Rows::judged, ranked);
+    measure(data, Rows::observed, ranked);
+    if (!turns_.wait_for(turn)) return;
+    measure_allocators(data);
+    parallel_for(count(), threads_, [&](std::int64_t i) {
+      const auto v = static_cast<std::size_t>(i);
+      writers_[v]->add(ranked[v]);
+    });
+    turns_.next();
+  }
+
   std::int64_t count() const { return static_cast<std::int64_t>(variants_.size()); }
   const Ranker& ranker(std::size_t variant) const { return policies_.rankers[variants_[variant].ranker]; }
 
@@ -143,7 +192,7 @@ class SampleCurves::Pass {
   }
 
   void rank(const LayerData& data, std::vector<RankedLayer>& ranked) const {
-    parallel_for(count(), plan_.threads, [&](std::int64_t i) {
+    parallel_for(count(), threads_, [&](std::int64_t i) {
       const auto v = static_cast<std::size_t>(i);
       LayerFeatures seen = data.features;
       if (variants_[v].keep) seen.keep = plan_.keep[*variants_[v].keep];
@@ -158,7 +207,7 @@ class SampleCurves::Pass {
     if (attention.rows == 0) return;
     const auto heads = static_cast<std::size_t>(shape.kv_heads);
     std::vector<LossCurves> sums(ranked.size() * heads, LossCurves(data.features.tokens));
-    parallel_for(static_cast<std::int64_t>(sums.size()), plan_.threads, [&](std::int64_t task) {
+    parallel_for(static_cast<std::int64_t>(sums.size()), threads_, [&](std::int64_t task) {
       const auto index = static_cast<std::size_t>(task);
       const auto g = static_cast<std::int64_t>(index % heads);
       ops_.accumulate_losses({attention.head_range(g * shape.group(), shape.group()),
@@ -184,6 +233,8 @@ class SampleCurves::Pass {
   std::vector<std::size_t> layer_allocators_;
   std::vector<std::size_t> head_allocators_;
   std::vector<std::unique_ptr<CurveWriter>> writers_;
+  int threads_ = 1;  // of each layer in the works
+  Turns turns_;
 };
 
 SampleCurves::SampleCurves(const Trace& trace, const ReplayPlan& plan, const Policies& policies)

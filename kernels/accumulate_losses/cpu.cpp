@@ -1,140 +1,133 @@
 // SPDX-License-Identifier: Apache-2.0
-// Eight rows are the lanes of a vector. Values are gathered into ranking order once per call, attention once per eight
-// rows; then one walk along the ranking keeps the running sum of a v in cache and prices every kept count.
+// One walk along the ranking keeps the running sum of a v, a few rows and dimensions at a time, so that it stays in
+// registers, and prices every kept count. Values are gathered into the walk's order once per call, attention once per
+// few rows. The walk starts with what can't be pruned.
 #include <array>
+#include <cstring>
+#include <limits>
 #include <vector>
 
 #include "kernels/accumulate_losses/accumulate_losses.h"
-#include "kernels/lanes.h"
+#include "kernels/loops/loops.h"
 
 namespace depthkv::cpu {
 namespace {
 
-// Ranked values first, then those at or after the cut: [T][d].
-std::vector<float> gather_values(const LossInput& input) {
-  const auto d = static_cast<std::size_t>(input.values.columns);
-  std::vector<float> gathered;
-  gathered.reserve(static_cast<std::size_t>(input.values.rows) * d);
-  const auto append = [&](std::int64_t j) {
-    const auto row = input.values.row(0, j);
-    gathered.insert(gathered.end(), row.begin(), row.end());
-  };
-  for (const std::uint32_t j : input.ranking) append(j);
-  for (auto j = static_cast<std::int64_t>(input.ranking.size()); j < input.values.rows; ++j) append(j);
-  return gathered;
-}
+using Rows = std::array<const float*, kWalkRows>;
 
-using Rows = std::array<std::span<const float>, kLanes>;  // missing ones are empty
+static_assert(kWalkRows == 4);
+typedef float Floats __attribute__((vector_size(kWalkRows * sizeof(float))));
+typedef double Doubles __attribute__((vector_size(kWalkRows * sizeof(double))));
 
 class Walk {
  public:
   Walk(const LossInput& input, LossCurves& curves)
-      : ranking_(input.ranking),
-        curves_(curves),
+      : curves_(curves),
         keys_(static_cast<std::size_t>(input.attention.columns)),
-        d_(static_cast<std::size_t>(input.values.columns)),
-        values_(gather_values(input)),
-        attention_(keys_),
-        sum_(d_),
-        full_(d_) {}
+        priced_(keys_ - input.ranking.size()),
+        weights_(keys_ * kWalkRows),
+        inverse_(keys_ * kWalkRows),
+        received_(keys_),
+        losses_(input.ranking.size() * kWalkLanes),
+        zeros_(keys_) {
+    order_.reserve(keys_);
+    for (auto j = static_cast<std::uint32_t>(input.ranking.size()); j < keys_; ++j) order_.push_back(j);
+    order_.insert(order_.end(), input.ranking.begin(), input.ranking.end());
+    gather_values(input.values);
+  }
 
-  void run(const Rows& rows, std::size_t used) {
-    used_ = used;
+  // The first `used` rows; those beyond count as all zeros.
+  void add(Rows rows, std::size_t used) {
+    for (std::size_t r = used; r < kWalkRows; ++r) rows[r] = zeros_.data();
     gather_attention(rows);
-    take_full_output();
-    const std::size_t n = ranking_.size();
-    sum_.assign(d_, Lanes{});
-    std::array<double, kLanes> mass{};
-    for (std::size_t j = n; j < keys_; ++j) add(j, mass);
-    for (std::size_t k = 0; k < n; ++k) {
-      price(k, mass);
-      add(k, mass);
+    for (const std::vector<float>& values : values_) {
+      LossWalk walk{values.data(), weights_.data(), inverse_.data(), keys_, priced_, nullptr};
+      std::array<float, kWalkRows * kWalkWidth> full;
+      loops().weighted_sums(walk, full.data());
+      for (const float o : full) curves_.energy += static_cast<double>(o) * static_cast<double>(o);
+      walk.full = full.data();
+      loops().walk_losses(walk, losses_.data());
     }
-    curves_.mass[n] += static_cast<double>(used);
     curves_.rows += static_cast<std::int64_t>(used);
+    rows_ += static_cast<double>(used);
+  }
+
+  void finish() {
+    double mass = 0;
+    for (std::size_t i = 0; i < priced_; ++i) mass += received_[i];
+    const std::size_t n = keys_ - priced_;
+    for (std::size_t k = 0; k < n; ++k) {
+      double error = 0;
+      for (std::size_t lane = 0; lane < kWalkLanes; ++lane)
+        error += static_cast<double>(losses_[k * kWalkLanes + lane]);
+      curves_.mass[k] += mass;
+      curves_.error[k] += error;
+      mass += received_[priced_ + k];
+    }
+    curves_.mass[n] += rows_;
   }
 
  private:
+  // Dimensions in strips, zeros beyond the last.
+  void gather_values(const View& values) {
+    const auto d = static_cast<std::size_t>(values.columns);
+    for (std::size_t begin = 0; begin < d; begin += kWalkWidth) {
+      std::vector<float>& strip = values_.emplace_back(keys_ * kWalkWidth);
+      const std::size_t count = std::min(kWalkWidth, d - begin);
+      for (std::size_t i = 0; i < keys_; ++i) {
+        const auto row = values.row(0, order_[i]).subspan(begin, count);
+        std::copy(row.begin(), row.end(), strip.begin() + static_cast<std::ptrdiff_t>(i * kWalkWidth));
+      }
+    }
+  }
+
+  // And what is known before each key of the walk: one over the mass so far.
   void gather_attention(const Rows& rows) {
-    for (std::size_t j = 0; j < keys_; ++j) {
-      const std::size_t from = j < ranking_.size() ? ranking_[j] : j;
-      for (std::size_t lane = 0; lane < kLanes; ++lane) attention_[j][lane] = lane < used_ ? rows[lane][from] : 0.0F;
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    const Doubles infinite{kInfinity, kInfinity, kInfinity, kInfinity};
+    Doubles mass{};
+    for (std::size_t i = 0; i < keys_; ++i) {
+      const std::uint32_t j = order_[i];
+      const Floats weight{rows[0][j], rows[1][j], rows[2][j], rows[3][j]};
+      const Doubles divisor = mass > kNoMass ? mass : infinite;
+      const Floats inverse = 1.0F / __builtin_convertvector(divisor, Floats);
+      std::memcpy(weights_.data() + i * kWalkRows, &weight, sizeof weight);
+      std::memcpy(inverse_.data() + i * kWalkRows, &inverse, sizeof inverse);
+      const Doubles exact = __builtin_convertvector(weight, Doubles);
+      mass += exact;
+      received_[i] += (exact[0] + exact[1]) + (exact[2] + exact[3]);
     }
   }
 
-  void take_full_output() {
-    full_.assign(d_, Lanes{});
-    for (std::size_t j = 0; j < keys_; ++j) {
-      const Lanes a = attention_[j];
-      const float* value = values_.data() + j * d_;
-      for (std::size_t c = 0; c < d_; ++c) full_[c] += a * all(value[c]);
-    }
-    for (const Lanes& o : full_) {
-      for (std::size_t lane = 0; lane < used_; ++lane)
-        curves_.energy += static_cast<double>(o[lane]) * static_cast<double>(o[lane]);
-    }
-  }
-
-  void add(std::size_t j, std::array<double, kLanes>& mass) {
-    const Lanes a = attention_[j];
-    const float* value = values_.data() + j * d_;
-    for (std::size_t c = 0; c < d_; ++c) sum_[c] += a * all(value[c]);
-    for (std::size_t lane = 0; lane < kLanes; ++lane) mass[lane] += static_cast<double>(a[lane]);
-  }
-
-  void price(std::size_t k, const std::array<double, kLanes>& mass) {
-    Lanes inverse{};
-    for (std::size_t lane = 0; lane < kLanes; ++lane)
-      inverse[lane] = mass[lane] > kNoMass ? static_cast<float>(1.0 / mass[lane]) : 0.0F;
-    Lanes even{};
-    Lanes odd{};
-    std::size_t c = 0;
-    for (; c + 1 < d_; c += 2) {
-      const Lanes x = sum_[c] * inverse - full_[c];
-      const Lanes y = sum_[c + 1] * inverse - full_[c + 1];
-      even += x * x;
-      odd += y * y;
-    }
-    if (c < d_) {
-      const Lanes x = sum_[c] * inverse - full_[c];
-      even += x * x;
-    }
-    double kept = 0;
-    double error = 0;
-    for (std::size_t lane = 0; lane < used_; ++lane) {
-      kept += mass[lane];
-      error += static_cast<double>(even[lane] + odd[lane]);
-    }
-    curves_.mass[k] += kept;
-    curves_.error[k] += error;
-  }
-
-  std::span<const std::uint32_t> ranking_;
   LossCurves& curves_;
   std::size_t keys_;
-  std::size_t d_;
-  std::size_t used_ = 0;
-  std::vector<float> values_;
-  std::vector<Lanes> attention_;  // [T], in walking order
-  std::vector<Lanes> sum_;        // [d]
-  std::vector<Lanes> full_;       // [d]
+  std::size_t priced_;
+  std::vector<std::uint32_t> order_;        // [keys] positions
+  std::vector<std::vector<float>> values_;  // [strip][keys][kWalkWidth]
+  std::vector<float> weights_;              // [keys][kWalkRows]
+  std::vector<float> inverse_;              // [keys][kWalkRows]
+  std::vector<double> received_;            // [keys] sum of the weights of all rows
+  std::vector<float> losses_;               // [ranked keys][kWalkLanes]
+  std::vector<float> zeros_;                // [keys]
+  double rows_ = 0;
 };
 
 }  // namespace
 
 void accumulate_losses(const LossInput& input, LossCurves& curves) {
   Walk walk(input, curves);
-  Rows rows;
+  Rows rows{};
   std::size_t used = 0;
   for (std::int64_t h = 0; h < input.attention.heads; ++h) {
     for (std::int64_t r = 0; r < input.attention.rows; ++r) {
-      rows[used++] = input.attention.row(h, r);
-      if (used < kLanes) continue;
-      walk.run(rows, used);
+      rows[used++] = input.attention.row(h, r).data();
+      if (used < kWalkRows) continue;
+      walk.add(rows, used);
       used = 0;
     }
   }
-  if (used > 0) walk.run(rows, used);
+  if (used > 0) walk.add(rows, used);
+  walk.finish();
 }
 
 }  // namespace depthkv::cpu

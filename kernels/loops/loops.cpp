@@ -181,9 +181,65 @@ void add_products(const float* rows, std::size_t width, double* sums) {
   for (; line < width; ++line) add_lines<1>(rows, width, line, sums);
 }
 
+// Rows [first, first + kWalked) of a walk; a key's losses are added up in the same order for any number of rows.
+#ifdef __AVX512F__
+constexpr std::size_t kWalked = kWalkRows;
+#else
+constexpr std::size_t kWalked = 1;
+#endif
+constexpr std::size_t kWalkVectors = kWalkWidth / kWide;
+static_assert(kWalkLanes == kWide && kWalkRows % kWalked == 0);
+
+inline void add_key(const LossWalk& walk, std::size_t key, std::size_t row, Wide (&sums)[kWalked][kWalkVectors]) {
+  Wide value[kWalkVectors];
+  for (std::size_t v = 0; v < kWalkVectors; ++v) value[v] = load(walk.values + key * kWalkWidth + v * kWide);
+  for (std::size_t r = 0; r < kWalked; ++r) {
+    const Wide weight = all(walk.weights[key * kWalkRows + row + r]);
+    for (std::size_t v = 0; v < kWalkVectors; ++v) sums[r][v] = fused(weight, value[v], sums[r][v]);
+  }
+}
+
+void weighted_sums(const LossWalk& walk, float* out) {
+  for (std::size_t row = 0; row < kWalkRows; row += kWalked) {
+    Wide sums[kWalked][kWalkVectors];
+    for (auto& line : sums)
+      for (Wide& sum : line) sum = all(0);
+    for (std::size_t key = 0; key < walk.keys; ++key) add_key(walk, key, row, sums);
+    for (std::size_t r = 0; r < kWalked; ++r)
+      for (std::size_t v = 0; v < kWalkVectors; ++v) store(out + (row + r) * kWalkWidth + v * kWide, sums[r][v]);
+  }
+}
+
+void walk_losses(const LossWalk& walk, float* losses) {
+  for (std::size_t row = 0; row < kWalkRows; row += kWalked) {
+    Wide sums[kWalked][kWalkVectors];
+    Wide missing[kWalked][kWalkVectors];
+    for (std::size_t r = 0; r < kWalked; ++r) {
+      for (std::size_t v = 0; v < kWalkVectors; ++v) {
+        sums[r][v] = all(0);
+        missing[r][v] = all(0) - load(walk.full + (row + r) * kWalkWidth + v * kWide);
+      }
+    }
+    for (std::size_t key = 0; key < walk.priced; ++key) add_key(walk, key, row, sums);
+    for (std::size_t key = walk.priced; key < walk.keys; ++key) {
+      float* to = losses + (key - walk.priced) * kWalkLanes;
+      Wide loss = load(to);
+      for (std::size_t r = 0; r < kWalked; ++r) {
+        const Wide inverse = all(walk.inverse[key * kWalkRows + row + r]);
+        for (std::size_t v = 0; v < kWalkVectors; ++v) {
+          const Wide gap = fused(sums[r][v], inverse, missing[r][v]);
+          loss = fused(gap, gap, loss);
+        }
+      }
+      store(to, loss);
+      add_key(walk, key, row, sums);
+    }
+  }
+}
+
 }  // namespace
 
 extern const Loops DEPTHKV_LOOPS;
-const Loops DEPTHKV_LOOPS{softmax_block, add_weighted_rows, projected_norms, add_products};
+const Loops DEPTHKV_LOOPS{softmax_block, add_weighted_rows, projected_norms, add_products, weighted_sums, walk_losses};
 
 }  // namespace depthkv

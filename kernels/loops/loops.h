@@ -14,6 +14,22 @@ constexpr std::size_t kNormRows = 48;
 // Rows whose outer products are added up at once.
 constexpr std::size_t kMomentRows = 64;
 
+// Rows and dimensions that are walked along a ranking at once.
+constexpr std::size_t kWalkRows = 4;
+constexpr std::size_t kWalkWidth = 32;
+// Losses that are added up apart.
+constexpr std::size_t kWalkLanes = 16;
+
+// A ranking's walk for kWalkRows rows and kWalkWidth dimensions: entry after entry joins the sum of weighted values.
+struct LossWalk {
+  const float* values = nullptr;   // [keys][kWalkWidth], in the order of the walk
+  const float* weights = nullptr;  // [keys][kWalkRows]
+  const float* inverse = nullptr;  // [keys][kWalkRows]: one over the sum of the weights before the key, or 0
+  std::size_t keys = 0;
+  std::size_t priced = 0;       // the first key before which losses are taken
+  const float* full = nullptr;  // [kWalkRows][kWalkWidth]: the sum over all keys
+};
+
 // Causal softmax rows of one query head.
 struct SoftmaxBlock {
   const float* queries = nullptr;  // [rows][dimensions]
@@ -46,6 +62,11 @@ struct Loops {
   // products [width][width] += the sum of x x^T over rows x [kMomentRows][width], in float, from the diagonal on; what
   // lies before it may be anything.
   void (*add_products)(const float* rows, std::size_t width, double* products);
+  // sums [kWalkRows][kWalkWidth]: the walk's values weighted and added up.
+  void (*weighted_sums)(const LossWalk& walk, float* sums);
+  // losses [keys - priced][kWalkLanes] += squared differences of sum * inverse and full before each key, in lanes: rows
+  // and then dimensions in order.
+  void (*walk_losses)(const LossWalk& walk, float* losses);
 };
 
 const Loops& base_loops();
