@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// "DKVCURV1", the key, then blocks: values' bytes, stored bytes, XXH64 of the stored bytes as text, the bytes
-// (shuffled, zstd). A ranked layer is a block of sizes and one for each array.
+// "DKVCURV1", the key, then blocks: values' bytes, stored bytes, XXH64 of both numbers and the stored bytes as text,
+// the bytes (shuffled, zstd). A ranked layer is a block of sizes and one for each array.
 #include "replay/curve_file.h"
 
 #include <fmt/format.h>
@@ -18,7 +18,6 @@ namespace {
 
 constexpr std::string_view kMagic = "DKVCURV1";
 constexpr std::size_t kWord = 4;  // bytes that are shuffled apart; longer numbers count as several
-constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 36U;
 
 struct Block {
   std::uint64_t bytes = 0;
@@ -26,9 +25,11 @@ struct Block {
   std::array<char, 16> checksum{};
 };
 
-std::array<char, 16> checksum_of(std::span<const std::byte> bytes) {
+std::array<char, 16> checksum_of(std::uint64_t bytes, std::span<const std::byte> stored) {
+  const std::array<std::uint64_t, 2> sizes{bytes, stored.size()};
   Checksum sum;
-  sum.add(bytes);
+  sum.add(std::as_bytes(std::span(sizes)));
+  sum.add(stored);
   std::array<char, 16> text{};
   std::memcpy(text.data(), sum.text().data(), text.size());
   return text;
@@ -45,6 +46,9 @@ class Reader {
     std::string found(key.size(), '\0');
     stream_.read(found.data(), static_cast<std::streamsize>(found.size()));
     good_ = stream_.good() && found == key;
+    const auto start = stream_.tellg();
+    size_ = good_ ? static_cast<std::uint64_t>(stream_.seekg(0, std::ios::end).tellg()) : 0;
+    stream_.seekg(start);
   }
   bool good() const { return good_; }
 
@@ -53,11 +57,12 @@ class Reader {
   std::vector<T> take() {
     Block block;
     stream_.read(reinterpret_cast<char*>(&block), sizeof block);
-    if (!stream_ || block.bytes > kMostBytes || block.stored > kMostBytes || block.bytes % sizeof(T) != 0)
-      throw Error("damaged curves");
+    // No memory for sizes that may be wrong: as much as the file has, and for values only what the checksum vouches
+    // for.
+    if (!stream_ || block.stored > size_ || block.bytes % sizeof(T) != 0) throw Error("damaged curves");
     stored_.resize(block.stored);
     stream_.read(reinterpret_cast<char*>(stored_.data()), static_cast<std::streamsize>(stored_.size()));
-    if (!stream_ || checksum_of(stored_) != block.checksum) throw Error("damaged curves");
+    if (!stream_ || checksum_of(block.bytes, stored_) != block.checksum) throw Error("damaged curves");
     std::vector<T> values(block.bytes / sizeof(T));
     if (!values.empty())
       decode_chunk(filters_of(Codec::zstd, kWord), 0, stored_, std::as_writable_bytes(std::span(values)), "curves");
@@ -67,6 +72,7 @@ class Reader {
  private:
   std::ifstream stream_;
   bool good_ = false;
+  std::uint64_t size_ = 0;
   std::vector<std::byte> stored_;
 };
 
@@ -130,6 +136,11 @@ CurveWriter::CurveWriter(std::filesystem::path file, const std::string& key) : f
   static std::atomic<int> number = 0;  // several threads may make the same curves at once
   partial_ = file_.parent_path() / fmt::format(".{}.{}.{}.partial", file_.filename().string(), getpid(), ++number);
   stream_.open(partial_, std::ios::binary);
+  if (!stream_) {
+    partial_.clear();
+    throw InputError(fmt::format("{}: no file for curves can be made there; give another folder with --cache, or none",
+                                 file_.parent_path().string()));
+  }
   const std::uint64_t length = key.size();
   stream_.write(kMagic.data(), static_cast<std::streamsize>(kMagic.size()));
   stream_.write(reinterpret_cast<const char*>(&length), sizeof length);
@@ -145,7 +156,7 @@ CurveWriter::~CurveWriter() {
 
 void CurveWriter::put(std::span<const std::byte> values) {
   const auto stored = values.empty() ? values : encoder_of_this_thread(Codec::zstd).encode(values, kWord);
-  const Block block{values.size(), stored.size(), checksum_of(stored)};
+  const Block block{values.size(), stored.size(), checksum_of(values.size(), stored)};
   stream_.write(reinterpret_cast<const char*>(&block), sizeof block);
   stream_.write(reinterpret_cast<const char*>(stored.data()), static_cast<std::streamsize>(stored.size()));
 }

@@ -13,7 +13,8 @@
 namespace depthkv {
 
 // The file appears under its name only when finish() has returned; destroyed before, it leaves nothing behind. One of
-// each target at a time in a process; of two processes' the last stays. Throws Error when the disk is full.
+// each target at a time in a process; of two processes' the last stays. Throws InputError where no file can be made,
+// Error when the disk is full.
 class CurveWriter {
  public:
   CurveWriter(std::filesystem::path file, const std::string& key);

@@ -17,7 +17,7 @@
 namespace depthkv {
 namespace {
 
-constexpr double kLocked = 1e30;  // above any score, below kForced
+constexpr double kLocked = 1e30;  // times an entry's attention: above any score, below kForced
 
 // Largest pooled attention of any row and query head of the group, at least the head's mean: [Hkv, 1, n].
 Tensor worst_case(const LayerFeatures& layer, const Observed& seen, std::int64_t kernel) {
@@ -81,7 +81,7 @@ void lock(std::span<float> scores, std::span<const float> mean, std::span<const 
   for (const std::uint32_t j : order) {
     if (held >= share * total) return;
     held += static_cast<double>(mean[j]);
-    scores[j] = static_cast<float>(kLocked * (1 + static_cast<double>(mean[j])));
+    scores[j] = static_cast<float>(kLocked * static_cast<double>(mean[j]));
   }
 }
 

@@ -12,7 +12,8 @@ namespace {
 
 // [H, 1, n] to one row, given to all H heads.
 Tensor over_heads(const Tensor& scores, Reduction reduction) {
-  const Tensor one = reduce_group(scores.view(), static_cast<int>(scores.heads()), reduction);
+  Tensor one = reduce_group(scores.view(), static_cast<int>(scores.heads()), reduction);
+  for (float& score : one.values()) score = std::min(score, kForced);  // forced ones add up to infinity
   Tensor all(scores.heads(), 1, scores.columns());
   for (std::int64_t g = 0; g < scores.heads(); ++g) std::ranges::copy(one.row(0, 0), all.row(g, 0).begin());
   return all;

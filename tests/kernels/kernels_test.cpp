@@ -181,6 +181,36 @@ TEST_P(KernelTest, LossesAreThoseOfTheSetItself) {
   }
 }
 
+TEST_P(KernelTest, SetLosses) {
+  const KernelCase& c = GetParam();
+  const std::int64_t tokens = c.tokens - c.tokens / 4;
+  std::vector<std::uint32_t> ranking(static_cast<std::size_t>(tokens));
+  std::iota(ranking.begin(), ranking.end(), 0U);
+  std::shuffle(ranking.begin(), ranking.end(), std::mt19937_64(5));
+  for (int g = 0; g < c.kv_heads; ++g) {
+    const View attention = in_.attention.view().head_range(g * c.group, c.group);
+    const View values = in_.values.view().head_range(g, 1);
+    LossCurves curves(tokens);
+    slow().accumulate_losses({attention, values, ranking}, curves);
+    for (std::size_t k : {std::size_t{0}, std::size_t{1}, ranking.size() / 3, ranking.size() / 2, ranking.size()}) {
+      k = std::min(k, ranking.size());
+      std::vector<std::uint32_t> kept(ranking.begin(), ranking.begin() + static_cast<std::ptrdiff_t>(k));
+      std::sort(kept.begin(), kept.end());
+      const SetLosses a = fast().set_losses({attention, values, kept, tokens});
+      const SetLosses b = slow().set_losses({attention, values, kept, tokens});
+      ASSERT_EQ(a.rows, b.rows);
+      EXPECT_EQ(a.rows, c.group * c.rows);
+      EXPECT_NEAR(a.energy, b.energy, 1e-5 * (1 + b.energy));
+      EXPECT_NEAR(a.mass, b.mass, 1e-5 * static_cast<double>(1 + a.rows)) << k;
+      EXPECT_NEAR(a.error, b.error, 2e-3 * (1e-3 + b.error)) << k;
+      EXPECT_NEAR(b.mass, curves.mass[k], 1e-5 * static_cast<double>(1 + a.rows)) << k;
+      EXPECT_NEAR(b.error, curves.error[k], 2e-3 * (1e-3 + b.error)) << k;
+    }
+    EXPECT_EQ(fast().set_losses({attention, values, ranking, tokens}).mass, static_cast<double>(c.group * c.rows));
+    EXPECT_EQ(fast().set_losses({attention, values, ranking, tokens}).error, 0.0);
+  }
+}
+
 TEST(KernelEdges, NanIsNeverSwallowed) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const Ops* ops : {&slow(), &fast()}) {

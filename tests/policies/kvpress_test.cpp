@@ -49,6 +49,8 @@ std::vector<Case> cases() {
       {"StreamingLlm", "streaming_llm:sinks=4", {"sink_recent", {{"sinks", std::int64_t{4}}}, ""}},
       {"SnapKv", "snapkv:window=64,kernel=5", snapkv(64)},
       {"SnapKvNarrow", "snapkv:window=16,kernel=5", snapkv(16)},
+      {"Tova", "tova", {"tova", {{"protect_last", true}}, ""}},
+      {"Finch", "finch", {"finch", {{"parity_bugs", true}}, ""}},
       {"ObservedAttention", "observed_attention", {"observed", {}, ""}},
       {"AdaSnapKv", "adakv:alpha=0.2/snapkv:window=64", snapkv(64), token, uniform, kAdaKv},
       {"AdaKnorm", "adakv:alpha=0.2/knorm", kKnorm, token, uniform, kAdaKv},
@@ -98,6 +100,11 @@ std::vector<Case> cases() {
          {"normalise", std::string("none")},
          {"map", std::string("shift")}},
         ""}},
+      {"PerLayerExplicit",
+       "per_layer:factors=1+1.5+0.5/knorm",
+       kKnorm,
+       token,
+       {"explicit", {{"ratios", std::vector<double>{1, 1.5, 0.5}}}, ""}},
   };
 }
 
