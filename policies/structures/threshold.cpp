@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // threshold: an entry stays while its score is at least `tau`, or among the last `window` positions; the budget is what
 // comes out of it.   The inference rule of DMS, arXiv:2506.05345, as kvpress borrows it for any scorer.
-// Whatever budget was asked for, results state the one achieved. Allocators have no say.
+// Whatever budget was asked for, results state the one achieved. Allocators have no say, nor has the first stage of a
+// scorer that has two.
 #include <algorithm>
 
 #include "depthkv/policy.h"
