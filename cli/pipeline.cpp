@@ -145,6 +145,16 @@ void Pipeline::load_results() {
   }
 }
 
+void Pipeline::measure_importance() {
+  prepare_folder(folder_);
+  plan_.replay.cache = cache_folder();
+  const Ablation found =
+      depthkv::measure_importance(model(), open_trace_set(trace_folder()), plan_.replay, registry_, progress_);
+  write_ablation_csv(found.rows, folder_ / "importance.csv");
+  write_importance(found.importance, folder_ / "importance.json");
+  fmt::print("{}\nimportance: {}\n", importance_table(found.importance), (folder_ / "importance.json").string());
+}
+
 void Pipeline::report() {
   write_summary_json(*results_, verification_, folder_ / "summary.json");
   write_report_html(*results_, verification_, to_yaml(plan_, registry_), folder_ / "report.html");

@@ -68,6 +68,8 @@ std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
   for (const PolicySpec& spec : plan.head_allocators) text += policy_yaml(registry.make_head_allocator(spec));
   text += fmt::format("  keep: [{}]\n  observed_rows: {}\n  device: {}\n", fmt::join(plan.keep, ", "),
                       plan.observed_rows, to_string(plan.device));
+  if (!plan.importance.empty())
+    text += fmt::format("  importance: {}\n", quoted(std::filesystem::absolute(plan.importance).string()));
   return text;
 }
 
