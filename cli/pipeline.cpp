@@ -89,7 +89,7 @@ void Pipeline::describe() {
     fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(),
                trace_folder().string());
   }
-  const Policies policies = make_policies(plan_.replay, registry_);
+  const Policies policies = make_policies(with_bounds(plan_.replay), registry_);
   fmt::print(
       "replay  {} policies ({} rankers x {} layer allocators x {} head allocators) at {} budgets: {} results per "
       "sample; {} rankings "
@@ -117,6 +117,7 @@ void Pipeline::trace_into(const std::filesystem::path& traces) {
 
 void Pipeline::replay(const DumpFiles& dump) {
   prepare_folder(folder_);
+  plan_.replay = with_bounds(plan_.replay);
   plan_.replay.cache = cache_folder();
   const TraceSet traces = open_trace_set(trace_folder());
   Dump looking_on(dump, traces, plan_.replay.cut);

@@ -304,7 +304,6 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
     throw InputError(fmt::format("{}: the plan has both traces (a recorded set) and trace (record one); keep one",
                                  section.where("traces")));
   }
-  plan.replay = with_bounds(plan.replay);
   plan.replay.threads = plan.threads;
   make_policies(plan.replay, registry);  // names and parameters are wrong now or never
   if (plan.trace) {
