@@ -48,6 +48,7 @@ class SampleAblation {
       for (std::size_t k = 0; k < plan_.keep.size(); ++k)
         if (!variant.keep || *variant.keep == k) prune_each(ranked, allocator, plan_.keep[k]);
     }
+    prune_one_entry_of_each(curves_.load(variants_of(policies_.rankers[0], 0, plan_)[0]));
     compare();
     return rows_;
   }
@@ -68,18 +69,32 @@ class SampleAblation {
 
   // One request per layer: that one as an even split has it, the others whole.
   void prune_each(const RankedSample& ranked, const RankedSample::Allocator& allocator, double keep) {
-    const std::vector<int> layers = prunable_layers(trace_.model());
     const Allocation even = allocator.at(keep);
-    Allocation whole = even;
-    for (std::size_t l = 0; l < layers.size(); ++l)
-      std::ranges::fill(whole.kept[l], trace_.sample().segments.at(plan_.cut));
-    for (std::size_t l = 0; l < layers.size(); ++l) {
-      Allocation alone = whole;
-      alone.kept[l] = even.kept[l];
-      const double error = ranked.layers()[l].loss(Rows::judged, Metric::output_error, even.kept[l]);
-      rows_.push_back({trace_.sample().id, trace_.sample().task, keep, layers[l], 0, 0, error});
-      requests_.push_back({ranked.variant(), alone, {}});
+    for (std::size_t l = 0; l < even.kept.size(); ++l) prune(ranked, l, even.kept[l], keep);
+  }
+
+  void prune_one_entry_of_each(const RankedSample& ranked) {
+    for (std::size_t l = 0; l < ranked.layers().size(); ++l) {
+      std::vector<std::int64_t> kept = whole(ranked).kept[l];
+      kept[0] -= std::min<std::int64_t>(1, kept[0]);
+      prune(ranked, l, kept, 1);
     }
+  }
+
+  void prune(const RankedSample& ranked, std::size_t layer, const std::vector<std::int64_t>& kept, double keep) {
+    Allocation alone = whole(ranked);
+    alone.kept[layer] = kept;
+    const double error = ranked.layers()[layer].loss(Rows::judged, Metric::output_error, kept);
+    const int number = prunable_layers(trace_.model())[layer];
+    rows_.push_back({trace_.sample().id, trace_.sample().task, keep, number, 0, 0, error});
+    requests_.push_back({ranked.variant(), alone, {}});
+  }
+
+  Allocation whole(const RankedSample& ranked) const {
+    Allocation all;
+    for (const RankedLayer& layer : ranked.layers())
+      all.kept.emplace_back(layer.judged.size(), trace_.sample().segments.at(plan_.cut));
+    return all;
   }
 
   void compare() {
@@ -118,36 +133,41 @@ std::string description(const Policies& policies) {
                      ranker.protect.last, heads.name, heads.params);
 }
 
-// Means over samples and budgets.
+// Per sample, the mean over its rows of a layer; those that show noise, or the others.
+std::vector<double> by_sample(const std::vector<AblationRow>& rows, int layer, bool noise, double AblationRow::*value) {
+  std::vector<std::string> samples;
+  std::vector<std::vector<double>> values;
+  for (const AblationRow& row : rows) {
+    if (row.layer != layer || (row.keep == 1) != noise) continue;
+    if (samples.empty() || samples.back() != row.sample) {
+      samples.push_back(row.sample);
+      values.emplace_back();
+    }
+    values.back().push_back(row.*value);
+  }
+  std::vector<double> means;
+  for (const std::vector<double>& of_sample : values) means.push_back(mean(of_sample));
+  return means;
+}
+
 LayerImportance summary_of(int layer, const std::vector<AblationRow>& rows) {
   LayerImportance summary;
   summary.layer = layer;
-  std::vector<double> kl;  // [sample]
-  std::vector<double> errors;
-  const std::string* sample = nullptr;
-  std::size_t of_sample = 0;
-  for (const AblationRow& row : rows) {
-    if (row.layer != layer) continue;
-    if (sample == nullptr || *sample != row.sample) {
-      kl.push_back(0);
-      of_sample = 0;
-    }
-    sample = &row.sample;
-    ++of_sample;
-    kl.back() += (row.kl - kl.back()) / static_cast<double>(of_sample);
-    errors.push_back(row.output_error);
-  }
+  const std::vector<double> kl = by_sample(rows, layer, false, &AblationRow::kl);
   summary.kl = mean(kl);
   summary.kl_interval = bootstrap_mean(kl, kBootstrapSeed);
-  summary.output_error = mean(errors);
-  summary.sensitivity = summary.output_error > 0 ? summary.kl / summary.output_error : 0;
+  summary.noise = mean(by_sample(rows, layer, true, &AblationRow::kl));
+  summary.output_error = mean(by_sample(rows, layer, false, &AblationRow::output_error));
+  summary.sensitivity = summary.output_error > 0 ? std::max(0.0, summary.kl - summary.noise) / summary.output_error : 0;
   return summary;
 }
 
-void check(const Model& model, const Trace& trace, const Policies& policies) {
+void check(const Model& model, const Trace& trace, const ReplayPlan& plan, const Policies& policies) {
   if (policies.rankers.size() != 1 || policies.head_allocators.size() != 1)
     throw InputError(
         "importance is measured under one scorer, structure, protection and head allocator; name one each");
+  if (std::ranges::find(plan.keep, 1.0) != plan.keep.end())
+    throw InputError("importance is measured by pruning; give budgets (keep) below 1");
   if (model.card().fingerprint != trace.model().fingerprint)
     throw InputError(fmt::format("{}: recorded from {} ({}), the model given is {} ({}); give the same file",
                                  trace.path().string(), trace.model().name, trace.model().fingerprint,
@@ -174,7 +194,7 @@ Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPl
   for (std::size_t s = 0; s < traces.files.size(); ++s) {
     progress("importance", static_cast<std::int64_t>(s), total, traces.files[s].stem().string());
     const Trace trace = Trace::open(traces.files[s]);
-    check(model, trace, policies);
+    check(model, trace, plan, policies);
     if (trace.sample().size() <= trace.sample().segments.at(plan.cut) + 1) continue;  // nothing to judge by
     std::vector<AblationRow> rows = SampleAblation(model, trace, alone, policies).run(importance.shares, curves);
     std::ranges::move(rows, std::back_inserter(found.rows));

@@ -68,6 +68,7 @@ LayerImportance read_layer(const std::string& file, const Json& json, std::size_
   const std::vector<double> interval = reader.numbers("kl_interval");
   if (interval.size() != 2) reader.refuse("kl_interval", "a pair");
   layer.kl_interval = {interval[0], interval[1]};
+  layer.noise = reader.number("noise");
   layer.output_error = reader.number("output_error");
   layer.sensitivity = reader.number("sensitivity");
   layer.curve = reader.numbers("curve");
@@ -101,6 +102,7 @@ void write_importance(const Importance& importance, const std::filesystem::path&
     root["layers"].push_back({{"layer", layer.layer},
                               {"kl", layer.kl},
                               {"kl_interval", {layer.kl_interval.low, layer.kl_interval.high}},
+                              {"noise", layer.noise},
                               {"output_error", layer.output_error},
                               {"sensitivity", layer.sensitivity},
                               {"curve", layer.curve}});

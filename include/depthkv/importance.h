@@ -13,11 +13,15 @@ namespace depthkv {
 
 // One layer pruned alone to its even share, all others full; means over samples and budgets.
 struct LayerImportance {
-  int layer = 0;            // in the model
-  double kl = 0;            // to the full cache, nats per answer token
-  Interval kl_interval;     // 95 %, bootstrap over samples
+  int layer = 0;         // in the model
+  double kl = 0;         // to the full cache, nats per answer token
+  Interval kl_interval;  // 95 %, bootstrap over samples
+  // The same when the layer loses a single entry, its worst: what any change at all costs in an engine that rounds its
+  // activations.
+  double noise = 0;
   double output_error = 0;  // the layer's own, on judged rows
-  double sensitivity = 0;   // kl / output_error, 0 where nothing was lost: nats that a unit of output error costs
+  // max(0, kl - noise) / output_error, 0 where nothing was lost: nats that a unit of output error costs.
+  double sensitivity = 0;
   // Output error on judged rows at every one of Importance::shares, mean over samples: what the layer loses as a
   // function of the share that it keeps.
   std::vector<double> curve;
@@ -40,7 +44,7 @@ struct Importance {
 struct AblationRow {
   std::string sample;
   std::string task;
-  double keep = 0;
+  double keep = 0;  // 1: all but a single entry, which shows the engine's noise
   int layer = 0;
   double kl = 0;
   double top1 = 0;

@@ -90,7 +90,7 @@ double kl_without(Model& model, const Trace& trace, const KeepMask& uniform, int
 
 TEST_F(ImportanceTest, PrunesOneLayerAtATimeToItsEvenShare) {
   const std::vector<AblationRow> rows = measured().rows;
-  ASSERT_EQ(rows.size(), traces_.files.size() * plan_.keep.size() * kLayers);
+  ASSERT_EQ(rows.size(), traces_.files.size() * (plan_.keep.size() + 1) * kLayers);
   ReplayPlan bounded = with_bounds(plan_);
   const ResultTable results = replay(traces_, bounded, registry_, kQuiet);
   const Policies policies = make_policies(plan_, registry_);
@@ -110,6 +110,11 @@ TEST_F(ImportanceTest, PrunesOneLayerAtATimeToItsEvenShare) {
       }
       EXPECT_NEAR(results.value(results.samples[s], 0, k, Metric::output_error), error, 1e-9);
     }
+    for (int layer = 0; layer < kLayers; ++layer, ++row) {  // a single entry less
+      EXPECT_EQ(row->keep, 1);
+      EXPECT_EQ(row->layer, layer);
+      EXPECT_LT(row->output_error, 1e-3);
+    }
   }
 }
 
@@ -119,14 +124,20 @@ TEST_F(ImportanceTest, SummarisesOverSamplesAndBudgets) {
   for (const LayerImportance& layer : found.importance.layers) {
     double kl = 0;
     double error = 0;
+    double noise = 0;
     for (const AblationRow& row : found.rows) {
       if (row.layer != layer.layer) continue;
+      if (row.keep == 1) {
+        noise += row.kl / 3;
+        continue;
+      }
       kl += row.kl / 6;
       error += row.output_error / 6;
     }
     EXPECT_NEAR(layer.kl, kl, 1e-12);
     EXPECT_NEAR(layer.output_error, error, 1e-12);
-    EXPECT_NEAR(layer.sensitivity, kl / error, 1e-9 * kl / error);
+    EXPECT_NEAR(layer.noise, noise, 1e-12);
+    EXPECT_NEAR(layer.sensitivity, std::max(0.0, kl - noise) / error, 1e-9 * kl / error);
     EXPECT_LE(layer.kl_interval.low, layer.kl);
     EXPECT_GE(layer.kl_interval.high, layer.kl);
     EXPECT_EQ(layer.curve.back(), 0);  // nothing is lost where all is kept
@@ -234,6 +245,10 @@ TEST_F(ImportanceTest, SensitivitiesHoldForTheirModelAndCut) {
 TEST_F(ImportanceTest, RefusesWhatCantBeMeasured) {
   plan_.scorers.push_back({"knorm", {}, ""});
   EXPECT_THAT(message([&] { measured(); }), HasSubstr("name one each"));
+  plan_.scorers = {{"knorm", {}, ""}};
+  plan_.keep = {0.5, 1};
+  EXPECT_THAT(message([&] { measured(); }), HasSubstr("below 1"));
+  plan_.keep = {0.5};
   plan_.scorers = {{"explicit", {}, ""}};
   EXPECT_THAT(message([&] { measured(); }), HasSubstr("needs a file of scores"));
   plan_.scorers = {{"knorm", {}, ""}};
