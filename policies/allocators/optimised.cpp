@@ -3,7 +3,7 @@
 // Minimises sum over layers of sensitivity_l * loss_l(b_l) (exact where losses are convex, else on their envelopes);
 // then `shrink` of the budget is shared evenly and the rest follows the minimum.
 //   file=importance.json  learnt: sensitivities and output errors that `depthkv importance` measured on other samples,
-//                         on the model and on judged rows
+//                         on the model and on judged rows (docs/decisions/015); shrink is 0 then
 //   otherwise             the sample's own losses (`metric`) on observed rows, split over heads as the head allocator
 //                         in force does; sensitivities from a list, a file with a line per layer, or
 //                         1 + depth_weight * l / (L - 1), since an error made late has fewer layers behind it to be
@@ -50,9 +50,9 @@ LayerAllocator make_optimised_layers(Params& params) {
   const Metric metric = *metric_named(params.take_choice("metric", "output_error", {"output_error", "mass"}));
   const PerLayer given = take_per_layer(params, kWho, "sensitivity", 0, &LayerImportance::sensitivity);
   const double depth_weight = params.take_in("depth_weight", 1.0, 0.0, 1e6);
-  const double shrink = params.take_in("shrink", 0.5, 0.0, 1.0);
   std::optional<Importance> learnt;
   if (is_importance_file(given.source)) learnt = read_importance(given.source);
+  const double shrink = params.take_in("shrink", learnt ? 0.0 : 0.5, 0.0, 1.0);
   LayerAllocator allocator;
   allocator.observed_curves = !learnt;
   allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
