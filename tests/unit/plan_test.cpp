@@ -106,7 +106,7 @@ TEST_F(PlanTest, PresetsSayHowMuchIsRecordedUnlessAKeyDoes) {
   const TracePlan study = trace("preset: study");
   EXPECT_EQ(study.channels, more);
   EXPECT_EQ(study.attention + study.queries, "nonerows");
-  more.insert(Channel::output_projection);
+  more.insert({Channel::output_projection, Channel::repeat_max});
   const TracePlan full = trace("preset: full");
   EXPECT_EQ(full.channels, more);
   EXPECT_EQ(full.attention + full.queries, "allall");
