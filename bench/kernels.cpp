@@ -35,8 +35,7 @@ void attention_maxima(benchmark::State& state, const KernelCase& c) {
   const std::vector<float> weights(static_cast<std::size_t>(c.rows), 1.0F);
   std::vector<float> maxima(static_cast<std::size_t>(in.queries.heads() * c.tokens));
   for (auto _ : state) {
-    ops_for(Device::cpu)
-        .attention_maxima(in.queries.view(), in.halves(), c.tokens - c.rows, {}, weights, maxima);
+    ops_for(Device::cpu).attention_maxima(in.queries.view(), in.halves(), c.tokens - c.rows, {}, weights, maxima);
     benchmark::DoNotOptimize(maxima.data());
   }
   state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);

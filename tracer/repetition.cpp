@@ -10,7 +10,7 @@
 namespace depthkv {
 namespace {
 
-constexpr std::int64_t kTail = 8;        // tokens of the chunk before that say where the next one starts
+constexpr std::int64_t kTail = 8;         // tokens of the chunk before that say where the next one starts
 constexpr std::int64_t kLeastChunk = 64;  // less would mostly feed requests
 
 // The words are those of the method: others would have the model attend elsewhere.
@@ -60,11 +60,10 @@ Repetition make_repetition(const Model& model, const Prompt& prompt, const std::
   const std::int64_t left = model.card().context_length - context.end;
   const std::int64_t room = left - requests.longest();
   if (room < std::min(kLeastChunk, context.end - context.begin)) {
-    throw InputError(
-        fmt::format("{}: the model's context leaves {} tokens behind the prompt's, repeating it in parts takes {} or "
-                    "more; cut the prompt (truncate, max_prompt), or record without {}",
-                    where, std::max<std::int64_t>(left, 0), requests.longest() + kLeastChunk,
-                    to_string(Channel::repeat_max)));
+    throw InputError(fmt::format(
+        "{}: the model's context leaves {} tokens behind the prompt's, repeating it in parts takes {} or "
+        "more; cut the prompt (truncate, max_prompt), or record without {}",
+        where, std::max<std::int64_t>(left, 0), requests.longest() + kLeastChunk, to_string(Channel::repeat_max)));
   }
   Repetition repetition;
   const std::int64_t step = std::min(length, room);

@@ -19,8 +19,8 @@ inline constexpr std::int64_t kRepeatChunk = 2048;
 // What has to be left of the model's context behind the prompt's, at least, where a context is longer than that.
 inline constexpr std::int64_t kRepeatRoom = 256;
 
-// Chunks of at most `length` tokens, fewer where the model's context doesn't hold more. Throws InputError, starting with
-// `where`, if it doesn't leave room for chunks of 64.
+// Chunks of at most `length` tokens, fewer where the model's context doesn't hold more. Throws InputError, starting
+// with `where`, if it doesn't leave room for chunks of 64.
 Repetition make_repetition(const Model& model, const Prompt& prompt, const std::string& where,
                            std::int64_t length = kRepeatChunk);
 

@@ -97,11 +97,11 @@ class Model {
   // returned answer). Passages, if any, come last. Exceptions of the sinks come out of here. Returns the answer.
   struct RecordRequest {
     std::span<const Token> prompt;
-    std::span<const Token> answer;  // empty: generate
+    std::span<const Token> answer = {};  // empty: generate
     std::int64_t max_new = 0;
     // Per layer: whether the rows of the engine's own softmax are wanted. If none are, the engine may compute attention
     // in a way that has none, which is faster.
-    std::vector<bool> attention;
+    std::vector<bool> attention = {};
     bool unrotated_queries = false;
     bool cached_keys = false;  // beside the queries
     StateSink states = {};     // empty: not wanted. Costs the logits of every prompt row. Throws InputError where the

@@ -75,11 +75,10 @@ enum class Feature : std::uint32_t {
   window_queries = 1U << 12U,
   repeated = 1U << 13U,
 };
-inline constexpr std::array kFeatures{Feature::keys,    Feature::values,        Feature::column_sums,
-                                      Feature::window,  Feature::question,      Feature::unrotated_keys,
-                                      Feature::queries, Feature::query_moments, Feature::output_norms,
-                                      Feature::cosines, Feature::hidden,        Feature::judged,
-                                      Feature::window_queries, Feature::repeated};
+inline constexpr std::array kFeatures{
+    Feature::keys,           Feature::values,  Feature::column_sums,    Feature::window,       Feature::question,
+    Feature::unrotated_keys, Feature::queries, Feature::query_moments,  Feature::output_norms, Feature::cosines,
+    Feature::hidden,         Feature::judged,  Feature::window_queries, Feature::repeated};
 std::string_view to_string(Feature feature);
 struct Needs {
   std::uint32_t bits = 0;

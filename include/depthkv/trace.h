@@ -63,8 +63,8 @@ inline constexpr std::array kHiddenScalars{HiddenScalar::curvature, HiddenScalar
                                            HiddenScalar::prompt_entropy, HiddenScalar::effective_rank};
 std::string_view to_string(HiddenScalar scalar);
 
-// The rows of the channel repeat_max: the most attention that a position gets while the model repeats the context, which
-// is fed a second time, chunk by chunk (traces/FORMAT.md says how).
+// The rows of the channel repeat_max: the most attention that a position gets while the model repeats the context,
+// which is fed a second time, chunk by chunk (traces/FORMAT.md says how).
 enum class Repeat {
   chunk,            // softmax over the first keys, the chunk's and those fed so far alone (KVzip, arXiv:2505.23416)
   chunk_per_input,  // the same divided by the L2 norm of the attention's input at the row, before the maximum (KVzip+)

@@ -35,8 +35,8 @@ void attention_maxima(const View& queries, const HalfRows& keys, std::int64_t fi
               const std::size_t begin = walk.begin(r);
               const std::size_t row = static_cast<std::size_t>(block.first_row) + r;
               for (std::size_t w = 0; w * size < maxima.size(); ++w) {
-                const auto most = maxima.subspan(w * size + static_cast<std::size_t>(head * keys.rows) + begin,
-                                                 walk.seen(r) - begin);
+                const auto most =
+                    maxima.subspan(w * size + static_cast<std::size_t>(head * keys.rows) + begin, walk.seen(r) - begin);
                 if (std::isnan(block.inverse[r])) {
                   std::ranges::fill(most, std::numeric_limits<float>::quiet_NaN());
                 } else {

@@ -3,8 +3,8 @@
 // arXiv:2509.05165
 // m[h][j] = max over the rows that repeat the context of A[i, j], the softmax over the whole cache; S = mean over the
 // group of m, plus the mean of that over the layer's KV heads (across). The question, which the authors' cache doesn't
-// hold yet, always stays. Here requests to repeat stand between context and repetition, and a long context is repeated in
-// chunks that don't see each other; kvpress feeds all of it at once, its frame, too. Meant for layers = kvcompose.
+// hold yet, always stays. Here requests to repeat stand between context and repetition, and a long context is repeated
+// in chunks that don't see each other; kvpress feeds all of it at once, its frame, too. Meant for layers = kvcompose.
 #include "depthkv/policy.h"
 #include "policies/scorers/group.h"
 #include "policies/scorers/pooling.h"

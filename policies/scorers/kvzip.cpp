@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // kvzip: the most attention received while the model repeats the context.   Kim et al. 2025 (KVzip), arXiv:2505.23416
-// S[j] = max over the group and the fed rows i of A[i, j], the softmax over the first keys, those of j's chunk and those
-// fed so far. plus: of A[i, j] |v[j] W_O| / |u[i]| in L2 norms, u the attention's input after its norm (KVzip+, kvpress).
-// Only the context is pruned, as in the authors' code: what frames it and the question always stay. parity_bugs: of the
-// frame before the context, kvpress gives the first four positions 1 and the rest 0, so that the rest goes first.
-// Meant for layers = pooled with heads = adakv at alpha = 0.
+// S[j] = max over the group and the fed rows i of A[i, j], the softmax over the first keys, those of j's chunk and
+// those fed so far. plus: of A[i, j] |v[j] W_O| / |u[i]| in L2 norms, u the attention's input after its norm (KVzip+,
+// kvpress). Only the context is pruned, as in the authors' code: what frames it and the question always stay.
+// parity_bugs: of the frame before the context, kvpress gives the first four positions 1 and the rest 0, so that the
+// rest goes first. Meant for layers = pooled with heads = adakv at alpha = 0.
 #include <algorithm>
 
 #include "depthkv/policy.h"

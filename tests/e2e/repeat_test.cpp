@@ -125,12 +125,11 @@ TEST_F(Repeated, PassagesAskForEachChunkInTheUsersTurn) {
     EXPECT_EQ(passage.behind, prompt.segments.context.end);
     texts.push_back(model_.detokenize(passage.tokens));
   }
-  EXPECT_THAT(texts,
-              testing::ElementsAre("\n\nRepeat the previous context exactly.</user>The code of the box ",
-                                   "\n\nRepeat the part of the previous context exactly, starting withthe box "
-                                   "</user>is 417. Grass grows ",
-                                   "\n\nRepeat the part of the previous context exactly, starting with"
-                                   "s grows </user>in the rain."));
+  EXPECT_THAT(texts, testing::ElementsAre("\n\nRepeat the previous context exactly.</user>The code of the box ",
+                                          "\n\nRepeat the part of the previous context exactly, starting withthe box "
+                                          "</user>is 417. Grass grows ",
+                                          "\n\nRepeat the part of the previous context exactly, starting with"
+                                          "s grows </user>in the rain."));
   const Span context = prompt.segments.context;
   EXPECT_THAT(three.chunks, testing::ElementsAre(Span{context.begin, context.begin + 20},
                                                  Span{context.begin + 20, context.begin + 40},
@@ -143,8 +142,7 @@ TEST_F(Repeated, AChatGetsANewTurnAndAPlainTextALine) {
   const auto text = [&] {
     return model_.detokenize(make_repetition(model_, make_prompt(model_, sample), "test").passages.at(0).tokens);
   };
-  EXPECT_EQ(text(),
-            "</assistant><user>Repeat the previous context exactly.</user>A long text.</user><assistant>Yes.");
+  EXPECT_EQ(text(), "</assistant><user>Repeat the previous context exactly.</user>A long text.</user><assistant>Yes.");
   sample = {};
   sample.context = "Plain.";
   EXPECT_EQ(text(), "\n\nRepeat the previous context exactly.\nPlain.");

@@ -30,8 +30,8 @@ TEST(H5py, ReadsEveryDatasetThroughTheIndex) {
   const CommandResult result = run_command({python, script, scratch.path().string()});
   EXPECT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_EQ(result.output, std::to_string(3 * (3 * 5 + 15) + 3 * 5 + (3 + 2)) + "\n");
-  // 5 datasets a layer, 15 a sample; 4 of hidden states and 1 of a repeated context in each layer of one; weights: one a
-  // layer, two of the model
+  // 5 datasets a layer, 15 a sample; 4 of hidden states and 1 of a repeated context in each layer of one; weights: one
+  // a layer, two of the model
 }
 
 }  // namespace

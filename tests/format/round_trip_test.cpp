@@ -173,9 +173,8 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
       ASSERT_EQ(read.columns(), c.segments.at(cut));
       for (std::int64_t h = 0; h < c.query_heads; ++h)
         for (std::int64_t j = 0; j < read.columns(); ++j)
-          ASSERT_EQ(
-              read.row(h, 0)[static_cast<std::size_t>(j)],
-              at(repeats, (static_cast<std::int64_t>(repeat) * c.query_heads + h) * c.segments.prompt_end + j));
+          ASSERT_EQ(read.row(h, 0)[static_cast<std::size_t>(j)],
+                    at(repeats, (static_cast<std::int64_t>(repeat) * c.query_heads + h) * c.segments.prompt_end + j));
     }
     // One cut's part of a statistic, `stored` wide per head.
     const auto expect_part = [&](const Tensor& read, const std::vector<float>& written, std::int64_t stored) {

@@ -122,8 +122,8 @@ TEST_F(Validate, NamesWhatHiddenStatesCannotBe) {
 
 TEST_F(Validate, NamesWhatMaximaCannotBe) {
   set_value("layers/0/repeat_max", {0, 1, 40}, 1.5);
-  set_value("layers/0/repeat_max", {0, 2, 1}, 0.25);   // before the context
-  set_value("layers/1/repeat_max", {1, 0, 7}, 12);     // a quotient, which has no bound
+  set_value("layers/0/repeat_max", {0, 2, 1}, 0.25);  // before the context
+  set_value("layers/1/repeat_max", {1, 0, 7}, 12);    // a quotient, which has no bound
   set_value("layers/1/repeat_max", {1, 0, 8}, -1);
   set_value("layers/1/repeat_max", {2, 3, 150}, 0.5);  // the question
   const auto found = problems();

@@ -2,11 +2,14 @@
 // A context that the engine repeats: what is recorded follows from the queries, keys and states that it computes.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
+#include <cmath>
+#include <nlohmann/json.hpp>
 
-#include "depthkv/replay.h"
+#include "depthkv/registry.h"
 #include "llama/recorded.h"
 #include "llama/tiny_gguf.h"
+#include "replay/features.h"
+#include "support/files.h"
 #include "support/repeat_by_hand.h"
 #include "support/scratch.h"
 #include "tracer/jobs.h"
@@ -67,19 +70,18 @@ TEST_P(TinyRepeat, MaximaAreThoseOfPlainLoops) {
     sample.segments = kSegments;
     sample.text_offsets.assign(static_cast<std::size_t>(kSegments.prompt_end), 0);
     const std::filesystem::path file = folder() / trace_file_name(sample.id);
-    TraceWriter writer(file, card, kSegments, kSegments.prompt_end + 4, {.channels = {}});
+    TraceWriter writer(file, card, kSegments, kSegments.prompt_end + 4, {.attention = {}, .channels = {}});
     RepeatRecorder recorder(writer, card, kSegments, repetition, 2);
     const PassageSink collect = collect_into(fed);
-    const std::vector<Token> answer =
-        model_->record({.prompt = prompt_,
-                        .max_new = 4,
-                        .passages = repetition.passages,
-                        .passage_sink =
-                            [&](std::size_t passage, const LayerBlock& block) {
-                              collect(passage, block);
-                              recorder.take(passage, block);
-                            }},
-                       [](const LayerBlock&) {});
+    const std::vector<Token> answer = model_->record({.prompt = prompt_,
+                                                      .max_new = 4,
+                                                      .passages = repetition.passages,
+                                                      .passage_sink =
+                                                          [&](std::size_t passage, const LayerBlock& block) {
+                                                            collect(passage, block);
+                                                            recorder.take(passage, block);
+                                                          }},
+                                                     [](const LayerBlock&) {});
     recorder.finish();
     sample.tokens = prompt_;
     sample.tokens.insert(sample.tokens.end(), answer.begin(), answer.end());
@@ -103,9 +105,8 @@ TEST_P(TinyRepeat, PassagesAreThePromptsOfTheirTokens) {
   const ModelCard& card = model_->card();
   const Repetition repetition = random_requests(prompt_, card, 30);
   auto fed = blank(repetition);
-  model_->record(
-      {.prompt = prompt_, .passages = repetition.passages, .passage_sink = collect_into(fed)},
-      [](const LayerBlock&) {});
+  model_->record({.prompt = prompt_, .passages = repetition.passages, .passage_sink = collect_into(fed)},
+                 [](const LayerBlock&) {});
   for (std::size_t p = 0; p < fed.size(); ++p) {
     const Passage& passage = repetition.passages[p];
     std::vector<Token> tokens(prompt_.begin(), prompt_.begin() + passage.behind);
@@ -174,6 +175,53 @@ TEST_P(TinyRepeat, ChangesNothingElse) {
   for (std::size_t layer = 0; layer < keys.size(); ++layer) EXPECT_EQ(keys[layer], plain.layers[layer].keys);
 }
 
+// What occurs once has to be looked up where it stands, sentences that recur needn't.
+TEST(RealRepeat, WhatIsToldOnceScoresHigherThanWhatRecurs) {
+  const ScratchDirectory folder;
+  const std::string filler = "Grass grows in the rain, and the hills are green again in spring. ";
+  const std::string needle = "The code of the box is 41795. ";
+  std::string context = filler + filler + filler;
+  const std::size_t at = context.size();
+  context += needle + filler + filler + filler;
+  const nlohmann::json task{{"id", "s"},
+                            {"context", context},
+                            {"question", "What is the code?"},
+                            {"answers", {"41795"}},
+                            {"max_new_tokens", 4},
+                            {"evidence", {{at, at + needle.size()}}}};
+  const auto model = open_real_model(256);
+  TracePlan plan;
+  plan.tasks = {{write_text(folder / "t.jsonl", task.dump() + "\n")}};
+  plan.channels.insert(Channel::repeat_max);
+  plan.threads = 1;
+  record_traces(*model, plan, folder / "traces", [](auto&&...) {});
+  const Trace trace = Trace::open(folder / "traces/s.h5");
+  const Span evidence = trace.sample().evidence.at(0);
+  const Span all = trace.sample().segments.context;
+  for (const auto& [scorer, params] : std::vector<std::pair<std::string, std::map<std::string, Value>>>{
+           {"kvzip", {}}, {"kvzip", {{"plus", true}}}, {"kvcompose", {}}}) {
+    const Scorer made = builtin_policies().make_scorer({scorer, params, ""});
+    double inside = 0;
+    double outside = 0;
+    for (int layer = 0; layer < static_cast<int>(trace.model().layers.size()); ++layer) {
+      const LayerData data = load_layer(trace, layer, {Cut::context, made.needs, 0, 1}, ops_for(Device::cpu));
+      const Tensor scores = made.score(data.features, ops_for(Device::cpu));
+      for (std::int64_t g = 0; g < scores.heads(); ++g) {
+        double sum = 0;
+        double told_once = 0;
+        for (std::int64_t j = all.begin; j < all.end; ++j) {
+          const double score = scores.row(g, 0)[static_cast<std::size_t>(j)];
+          sum += score;
+          if (j >= evidence.begin && j < evidence.end) told_once += score;
+        }
+        inside += told_once / static_cast<double>(evidence.end - evidence.begin) / sum;
+        outside += (sum - told_once) / static_cast<double>(all.end - all.begin - evidence.end + evidence.begin) / sum;
+      }
+    }
+    EXPECT_GT(inside, 1.5 * outside) << scorer << ' ' << made.params;
+  }
+}
+
 TEST(RepeatErrors, PassagesThatDoNotFit) {
   const ScratchDirectory folder;
   write_tiny_gguf(tiny_llama(), folder / "m.gguf");
@@ -181,7 +229,8 @@ TEST(RepeatErrors, PassagesThatDoNotFit) {
   const auto prompt = random_tokens(20, model->card(), 1);
   const PassageSink ignore = [](std::size_t, const LayerBlock&) {};
   std::vector<Passage> passages{{21, random_tokens(3, model->card(), 2)}};
-  EXPECT_THROW(model->record({.prompt = prompt, .passages = passages, .passage_sink = ignore}, [](auto&&...) {}), Error);
+  EXPECT_THROW(model->record({.prompt = prompt, .passages = passages, .passage_sink = ignore}, [](auto&&...) {}),
+               Error);
   passages = {{10, random_tokens(503, model->card(), 2)}};
   EXPECT_THROW(model->record({.prompt = prompt, .passages = passages, .passage_sink = ignore}, [](auto&&...) {}),
                InputError);

@@ -8,8 +8,8 @@
 namespace depthkv {
 namespace {
 
-using testing::ElementsAre;
 using testing::Each;
+using testing::ElementsAre;
 
 TEST(KvZip, IsTheGroupsLargestAndKeepsAllButTheContext) {
   HandLayer layer(4, 2, 5);
@@ -38,8 +38,7 @@ TEST(KvZip, ParityBugsLetTheFrameGo) {
   EXPECT_THAT(layer.score("kvzip", {{"parity_bugs", true}}), ElementsAre(1, 1, 1, 1, 0, 0, 0.5F, 0.25F));
   layer.features_.frame_rows = 2;
   layer.repeat_chunk({{0, 0, 0.25F, 0.5F, 0.25F, 0.5F, 0.25F, 0.5F}});
-  EXPECT_THAT(layer.score("kvzip", {{"parity_bugs", true}}),
-              ElementsAre(1, 1, 0.25F, 0.5F, 0.25F, 0.5F, 0.25F, 0.5F));
+  EXPECT_THAT(layer.score("kvzip", {{"parity_bugs", true}}), ElementsAre(1, 1, 0.25F, 0.5F, 0.25F, 0.5F, 0.25F, 0.5F));
 }
 
 TEST(KvZip, PlusMultipliesByTheHeadsOwnOutputNormBeforeTheMaximum) {

@@ -46,14 +46,13 @@ inline double weight_by_hand(const FedRows& rows, const LayerShape& shape, const
 
 // [Repeat][query head][position of the prompt] of one layer, as the channel has it.
 inline std::vector<double> repeats_by_hand(const ModelCard& card, int layer, const Segments& segments,
-                                           const Repetition& repetition,
-                                           const std::vector<std::vector<FedRows>>& fed) {
+                                           const Repetition& repetition, const std::vector<std::vector<FedRows>>& fed) {
   const LayerShape& shape = card.layers[static_cast<std::size_t>(layer)];
   const std::int64_t width = segments.prompt_end;
   std::vector<double> maxima(static_cast<std::size_t>(3 * shape.query_heads * width));
   const auto raise = [&](Repeat repeat, std::int64_t head, std::int64_t key, double value) {
-    double& most = maxima[static_cast<std::size_t>(
-        (static_cast<std::int64_t>(repeat) * shape.query_heads + head) * width + key)];
+    double& most =
+        maxima[static_cast<std::size_t>((static_cast<std::int64_t>(repeat) * shape.query_heads + head) * width + key)];
     most = std::max(most, value);
   };
   for (std::size_t p = 0; p < repetition.passages.size(); ++p) {

@@ -85,10 +85,11 @@ void Capture::take(ggml_tensor& node) {
 // [D, rows]
 void Capture::take_inputs(const ggml_tensor& inputs) {
   if (inputs.type != GGML_TYPE_F32 || ggml_nrows(&inputs) != rows_ || !ggml_is_contiguous(&inputs))
-    throw Error(fmt::format("{}, which queries are projections of, is {} [{}, {}, {}, {}], expected {} adjacent rows of "
-                            "f32; record without {}",
-                            inputs.name, ggml_type_name(inputs.type), inputs.ne[0], inputs.ne[1], inputs.ne[2],
-                            inputs.ne[3], rows_, to_string(Channel::repeat_max)));
+    throw Error(
+        fmt::format("{}, which queries are projections of, is {} [{}, {}, {}, {}], expected {} adjacent rows of "
+                    "f32; record without {}",
+                    inputs.name, ggml_type_name(inputs.type), inputs.ne[0], inputs.ne[1], inputs.ne[2], inputs.ne[3],
+                    rows_, to_string(Channel::repeat_max)));
   const std::span<const std::byte> bytes = host_bytes(inputs, scratch_);
   const auto* values = reinterpret_cast<const float*>(bytes.data());
   input_norms_.clear();

@@ -18,13 +18,13 @@ namespace depthkv {
 class Capture : public Watcher {
  public:
   struct Wanted {
-    bool entries = true;          // keys and values
+    bool entries = true;  // keys and values
     bool queries = true;
-    std::vector<bool> attention;  // per layer; empty: none
-    bool unrotated = false;       // queries before rotation, too
-    bool cached_keys = false;     // all keys so far beside the queries
-    bool input_norms = false;     // of what the queries are projections of, beside them
-    int threads = 0;              // for what happens between two of the engine's operations
+    std::vector<bool> attention = {};  // per layer; empty: none
+    bool unrotated = false;            // queries before rotation, too
+    bool cached_keys = false;          // all keys so far beside the queries
+    bool input_norms = false;          // of what the queries are projections of, beside them
+    int threads = 0;                   // for what happens between two of the engine's operations
   };
   // `workers`: for what the sink does.
   Capture(const ModelCard& card, const LayerSink& sink, EngineWorkers& workers, Wanted wanted);

@@ -159,9 +159,10 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
     if (passage.behind < 0 || passage.behind > prompt)
       throw Error(fmt::format("a passage was to follow {} tokens of a prompt of {}", passage.behind, prompt));
   if (const std::int64_t end = end_of_passages(request); end > card_.context_length)
-    throw InputError(fmt::format("a passage behind the prompt's context ends at {} tokens, the context of {} holds {}; "
-                                 "shorten the prompt, or record without {}",
-                                 end, card_.name, card_.context_length, to_string(Channel::repeat_max)));
+    throw InputError(
+        fmt::format("a passage behind the prompt's context ends at {} tokens, the context of {} holds {}; "
+                    "shorten the prompt, or record without {}",
+                    end, card_.name, card_.context_length, to_string(Channel::repeat_max)));
   if (!request.attention.empty() && request.attention.size() != card_.layers.size())
     throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), card_.name,
                             card_.layers.size()));
