@@ -137,6 +137,17 @@ TEST_F(PlanTest, AllStandsForWhateverNeedsNoFile) {
   EXPECT_THAT(error("replay: {scorers: [{name: all, window: 3}]}"), HasSubstr("takes no parameters"));
 }
 
+TEST_F(PlanTest, HashFollowsTheFilesThatThePlanNames) {
+  const auto hash = [&](const char* shares) {
+    write_text(scratch_ / "shares.txt", shares);
+    const Plan plan = load("replay: {layer_allocators: [{name: explicit, file: shares.txt}]}");
+    return plan_hash(plan.replay, registry_);
+  };
+  const std::string first = hash("1\n2\n");
+  EXPECT_NE(hash("2\n1\n"), first);
+  EXPECT_EQ(hash("1\n2\n"), first);
+}
+
 TEST_F(PlanTest, BoundsAreAlwaysThere) {
   const Plan plan = load("replay: {scorers: [h2o], layer_allocators: [pyramid], head_allocators: [adakv]}");
   const auto names = [](const std::vector<PolicySpec>& specs) {
@@ -144,9 +155,9 @@ TEST_F(PlanTest, BoundsAreAlwaysThere) {
     for (const PolicySpec& spec : specs) found.push_back(spec.name);
     return found;
   };
-  EXPECT_THAT(names(plan.replay.scorers), testing::ElementsAre("h2o", "random", "oracle"));
-  EXPECT_THAT(names(plan.replay.layer_allocators), testing::ElementsAre("pyramid", "uniform", "oracle"));
-  EXPECT_THAT(names(plan.replay.head_allocators), testing::ElementsAre("adakv", "uniform"));
+  EXPECT_THAT(names(with_bounds(plan.replay).scorers), testing::ElementsAre("h2o", "random", "oracle"));
+  EXPECT_THAT(names(with_bounds(plan.replay).layer_allocators), testing::ElementsAre("pyramid", "uniform", "oracle"));
+  EXPECT_THAT(names(with_bounds(plan.replay).head_allocators), testing::ElementsAre("adakv", "uniform"));
 }
 
 TEST_F(PlanTest, FlagsWinOverTheFile) {
