@@ -124,7 +124,8 @@ Words scorer_words(const Registry& registry) {
   for (const PolicySpec& spec : words["all"]) {
     const Needs wanted = registry.make_scorer(spec).needs;
     const bool special = wanted.has(Feature::question) || wanted.has(Feature::queries) || wanted.has(Feature::hidden) ||
-                         wanted.has(Feature::cosines) || wanted.window_rows > kRecordedWindow;
+                         wanted.has(Feature::cosines) || wanted.has(Feature::repeated) ||
+                         wanted.window_rows > kRecordedWindow;
     if (!special) words["sweep"].push_back(spec);
   }
   return words;

@@ -106,7 +106,7 @@ TEST_F(PlanTest, PresetsSayHowMuchIsRecordedUnlessAKeyDoes) {
   const TracePlan study = trace("preset: study");
   EXPECT_EQ(study.channels, more);
   EXPECT_EQ(study.attention + study.queries, "nonerows");
-  more.insert(Channel::output_projection);
+  more.insert({Channel::output_projection, Channel::repeat_max});
   const TracePlan full = trace("preset: full");
   EXPECT_EQ(full.channels, more);
   EXPECT_EQ(full.attention + full.queries, "allall");
@@ -129,7 +129,7 @@ TEST_F(PlanTest, AllStandsForWhateverNeedsNoFile) {
   const Plan plan = load("replay: {scorers: [all, \"snapkv:window=8\"], structures: all, head_allocators: [all]}");
   const Plan defaults = load("");
   EXPECT_GT(plan.replay.scorers.size(), defaults.replay.scorers.size() + 1);  // finch needs a question
-  EXPECT_EQ(plan.replay.scorers.size(), registry_.scorers().size());  // one more, and without explicit
+  EXPECT_EQ(plan.replay.scorers.size(), registry_.scorers().size());          // one more, and without explicit
   EXPECT_EQ(plan.replay.structures.size(), registry_.structures().size());
   EXPECT_GE(plan.replay.head_allocators.size(), 2U);
   EXPECT_EQ(load("", {{"replay.layer_allocators", {"all"}}}).replay.layer_allocators.size(),
