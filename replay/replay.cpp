@@ -223,7 +223,7 @@ ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registr
     progress("replay", static_cast<std::int64_t>(table.samples.size()), total, file.stem().string());
     const Trace trace = Trace::open(file);
     if (table.samples.empty()) table.model = trace.model();
-    if (trace.model() != table.model) {
+    if (!same_model(trace.model(), table.model)) {
       throw InputError(fmt::format(
           "{}: recorded from model {} ({}), the rest of the set from {} ({}); keep one model per folder", file.string(),
           trace.model().name, trace.model().fingerprint, table.model.name, table.model.fingerprint));

@@ -55,7 +55,7 @@ class NoisyLayer {
     features.layers = 1;
     features.tokens = tokens;
     features.attention_scale = 1 / std::sqrt(static_cast<double>(dimensions));
-    features.rotary = {Rotary::Pairs::half_split, 100};
+    features.rotary = {Rotary::Pairs::half_split, plain_frequencies(100, static_cast<std::size_t>(dimensions))};
     features.keys = features.unrotated_keys = keys_.view();
     features.values = values_.view();
     features.queries = queries_.view();
