@@ -166,7 +166,9 @@ TEST_P(Rotation, TheCardHasTheFrequenciesOfTheFile) {
     for (std::size_t c = 0; c < expected.frequencies.size(); ++c)
       EXPECT_NEAR(found.frequencies[c] / expected.frequencies[c], 1, 2e-6) << layer << ", pair " << c;
     EXPECT_NEAR(found.magnitude, expected.magnitude, 1e-6);
-    if (expected.magnitude == 1) EXPECT_EQ(found.magnitude, 1);
+    if (expected.magnitude == 1) {
+      EXPECT_EQ(found.magnitude, 1) << "exactly";
+    }
   }
 }
 
@@ -217,9 +219,9 @@ TEST_P(Rotation, RecordedMomentsAreThoseOfRecordedQueriesTurnedBack) {
   const std::filesystem::path file = folder_ / trace_file_name(sample.id);
   {
     TraceWriter writer(file, model_->card_for(kPrompt + 3), sample.segments, kPrompt + 3,
-                       {.all_queries = true, .channels = channels});
+                       {.attention = {}, .all_queries = true, .channels = channels});
     Recorder recorder(writer, *model_, sample.segments, {channels, {}, 1});
-    model_->record({.prompt = sample.tokens, .answer = answer, .unrotated_queries = true},
+    model_->record({.prompt = sample.tokens, .answer = answer, .attention = {}, .unrotated_queries = true},
                    [&](const LayerBlock& block) { recorder.take(block); });
     recorder.finish();
     sample.tokens.insert(sample.tokens.end(), answer.begin(), answer.end());
@@ -285,8 +287,9 @@ TEST(OtherRotation, IsSaidToBeOther) {
   EXPECT_TRUE(model->card().rotations.empty());
   const std::vector<Token> prompt = random_tokens(20, model->card(), 1);
   const LayerSink nowhere = [](const LayerBlock&) {};
-  EXPECT_EQ(model->record({.prompt = prompt, .max_new = 2}, nowhere).size(), 2U);
-  EXPECT_THROW(model->record({.prompt = prompt, .unrotated_queries = true}, nowhere), Error);
+  EXPECT_EQ(model->record({.prompt = prompt, .answer = {}, .max_new = 2, .attention = {}}, nowhere).size(), 2U);
+  EXPECT_THROW(model->record({.prompt = prompt, .answer = {}, .attention = {}, .unrotated_queries = true}, nowhere),
+               Error);
 }
 
 }  // namespace
