@@ -84,13 +84,6 @@ std::int64_t window_rows_of(const Trace& trace, const Needs& needs, Cut cut) {
   return std::min(std::max(needs.window_rows, question), at);
 }
 
-Rotary rotary_of(const ModelCard& model) {
-  const auto pairs = model.rotary_layout == "interleaved"  ? Rotary::Pairs::interleaved
-                     : model.rotary_layout == "half_split" ? Rotary::Pairs::half_split
-                                                           : Rotary::Pairs::none;
-  return {pairs, model.rotary_base};
-}
-
 }  // namespace
 
 std::optional<std::string> missing(const Trace& trace, const Needs& needs, Cut cut) {
@@ -99,6 +92,9 @@ std::optional<std::string> missing(const Trace& trace, const Needs& needs, Cut c
       return fmt::format("needs {0}, the trace holds {1}; record with {0}", to_string(source.channel),
                          channels_of(trace));
   }
+  if (trace.model().rotary_layout == "other" &&
+      (needs.has(Feature::unrotated_keys) || needs.has(Feature::query_moments)))
+    return "needs to undo the rotation of keys or queries, which the trace can't describe (rotary_layout: other)";
   const std::int64_t at = trace.sample().segments.at(cut);
   if (needs.has(Feature::question) && at == trace.sample().segments.context.end)
     return "needs a question below the cut; there is none (cut: prompt has one where the task does)";
@@ -163,7 +159,7 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   seen.sample = trace.sample().id;
   seen.sample_seed = hash_of(trace.sample().id);
   seen.attention_scale = model.attention_scale;
-  seen.rotary = rotary_of(model);
+  seen.rotary = rotary_of(model, layer);
   seen.keys = data.keys.view().row_range(0, cut);
   seen.values = data.values.view().row_range(0, cut);
   if (wanted.has(Feature::unrotated_keys)) {

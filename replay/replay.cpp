@@ -245,7 +245,7 @@ ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registr
       table.model = trace.model();
       check_importance(table);
     }
-    if (trace.model() != table.model) {
+    if (!same_model(trace.model(), table.model)) {
       throw InputError(fmt::format(
           "{}: recorded from model {} ({}), the rest of the set from {} ({}); keep one model per folder", file.string(),
           trace.model().name, trace.model().fingerprint, table.model.name, table.model.fingerprint));

@@ -129,7 +129,7 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   const auto layers = static_cast<int>(model.card().layers.size());
   const std::vector<bool> matrices = parse_layers(plan.attention, layers);
   const auto wanted = [&](Channel channel) { return plan.channels.contains(channel); };
-  TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(),
+  TraceWriter writer(file, model.card_for(job.capacity()), job.prompt.segments, job.capacity(),
                      {.attention = matrices,
                       .all_queries = plan.queries == "all",
                       .engine_softmax = plan.engine_softmax,

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Parts of validate_trace_set().
 #pragma once
+#include <fmt/format.h>
+
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -9,6 +12,20 @@
 #include "depthkv/trace.h"
 
 namespace depthkv {
+
+// The first of many problems of a kind, and how many there are.
+class Tally {
+ public:
+  void note(const auto& describe) {
+    if (count_++ == 0) first_ = describe();
+  }
+  bool any() const { return count_ > 0; }
+  std::string text() const { return count_ == 1 ? first_ : fmt::format("{} (and {} more)", first_, count_ - 1); }
+
+ private:
+  std::int64_t count_ = 0;
+  std::string first_;
+};
 
 using AddProblem = std::function<void(const std::string& dataset, const std::string& what)>;
 

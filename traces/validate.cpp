@@ -28,20 +28,6 @@ constexpr std::size_t kRecomputedRows = 3;
 
 constexpr Cut kCuts[] = {Cut::context, Cut::prompt};
 
-// The first of many problems of a kind, and how many there are.
-class Tally {
- public:
-  void note(const auto& describe) {
-    if (count_++ == 0) first_ = describe();
-  }
-  bool any() const { return count_ > 0; }
-  std::string text() const { return count_ == 1 ? first_ : fmt::format("{} (and {} more)", first_, count_ - 1); }
-
- private:
-  std::int64_t count_ = 0;
-  std::string first_;
-};
-
 template <class Bits>
 bool is_finite(Bits bits) {
   constexpr Bits kExponent = sizeof(Bits) == 2 ? Bits{0x7c00} : static_cast<Bits>(0x7f800000);
@@ -82,6 +68,11 @@ class FileCheck {
                              "sample/answers", "sample/tokens", "sample/text_offsets", "sample/evidence"}) {
       guarded([&] { check_values(name, h5::Type::i32); });
     }
+    for (const char* name : {"windows", "rotary_dimensions", "rotary_magnitudes", "rotary_frequencies"}) {
+      guarded([&] {
+        if (model_has(name)) check_values(fmt::format("model/{}", name), h5::Type::i32);
+      });
+    }
     for (int layer = 0; layer < static_cast<int>(trace_.model().layers.size()); ++layer) {
       for (const Channel channel : kChannels) {
         if (!trace_.has(channel, layer)) continue;
@@ -106,6 +97,11 @@ class FileCheck {
 
   void add(const std::string& dataset, const std::string& what) {
     problems_.push_back(fmt::format("{}: {}: {}", path_.string(), dataset, what));
+  }
+
+  bool model_has(const char* name) const {
+    const auto held = h5::lock();
+    return h5::has(h5::open_group(file_, "model"), name);
   }
 
   // What can't be read is a problem like any other.
@@ -341,7 +337,7 @@ std::vector<std::string> validate_trace_set(const std::filesystem::path& directo
       FileCheck check(file, problems);
       check.run();
       if (!model) model = check.trace().model();
-      if (*model != check.trace().model())
+      if (!same_model(*model, check.trace().model()))
         problems.push_back(fmt::format("{}: model: not that of {}, expected one for the whole set", file.string(),
                                        set.files.front().string()));
     } catch (const Interrupted&) {

@@ -85,6 +85,9 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual const ModelCard& card() const = 0;
+  // The card of a recording of up to `tokens` tokens, which belongs into its trace: card(), but for the rotation where
+  // the engine rotates long contexts in another way. Valid until the next call.
+  virtual const ModelCard& card_for(std::int64_t /*tokens*/) { return card(); }
 
   virtual std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const = 0;
   virtual std::string detokenize(std::span<const Token> tokens) const = 0;  // exact bytes, special tokens included

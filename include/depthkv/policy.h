@@ -91,11 +91,13 @@ struct Needs {
 };
 Needs needs(std::initializer_list<Feature> features, std::int64_t window_rows = 0);
 
-// How the model rotates queries and keys: pair c of a vector turns by position * base^(-2 c / d) radians.
+// How a layer rotates queries and keys: of the first n = 2 * frequencies.size() dimensions, pair c turns by position *
+// frequencies[c] radians, and what is rotated grows by `magnitude`. The dimensions beyond stay.
 struct Rotary {
-  enum class Pairs { none, interleaved, half_split };  // (2c, 2c + 1); (c, c + d/2)
+  enum class Pairs { none, interleaved, half_split };  // (2c, 2c + 1); (c, c + n/2)
   Pairs pairs = Pairs::none;
-  double base = 10000;
+  std::vector<double> frequencies = {};
+  double magnitude = 1;
 };
 
 // One layer as a policy may see it: positions below the cut only (n of them). Parts nobody needs are empty.
@@ -112,7 +114,7 @@ struct LayerFeatures {
   std::uint64_t sample_seed = 0;   // a hash of the id, for randomised scorers
   double keep = 1;                 // the global budget, for scorers that use it (Scorer::uses_keep)
   double attention_scale = 1;      // multiplies q . k
-  Rotary rotary;
+  Rotary rotary = {};
   View keys;                 // [Hkv, n, d], post-RoPE
   View values;               // [Hkv, n, d]
   View unrotated_keys;       // [Hkv, n, d], pre-RoPE

@@ -74,7 +74,17 @@ inline constexpr std::array kRepeats{Repeat::chunk, Repeat::chunk_per_input, Rep
 inline constexpr std::int64_t kRepeatSinks = 4;  // how many first keys, at most, and of those before the chunk
 std::string_view to_string(Repeat repeat);
 
-// Facts about the model and engine that made a trace; the same for every sample of a set.
+// How a layer rotates queries and keys: of the first 2 * frequencies.size() dimensions, pair c turns by frequencies[c]
+// radians per position and grows by `magnitude`; the dimensions beyond stay as they are.
+struct LayerRotation {
+  std::vector<double> frequencies;
+  double magnitude = 1;  // YaRN's is not 1
+
+  bool operator==(const LayerRotation&) const = default;
+};
+
+// Facts about the model and engine that made a trace; the same for every sample of a set, but for the rotation of
+// models that rotate long prompts in another way.
 struct ModelCard {
   std::string name;
   std::string architecture;
@@ -84,14 +94,20 @@ struct ModelCard {
   std::int64_t context_length = 0;
   std::int64_t vocabulary = 0;
   std::int64_t embedding = 0;  // D
-  std::string rotary_layout;   // "interleaved" (pairs 2i, 2i+1), "half_split" (pairs i, i + d/2) or "none"
-  double rotary_base = 0;
-  double attention_scale = 0;  // multiplies q . k before the softmax
-  double logit_softcap = 0;    // c * tanh(logit / c) after scaling; 0: none
+  // Which of n rotated dimensions turn together: "interleaved" (2i, 2i+1) or "half_split" (i, i + n/2); "none" if no
+  // layer rotates; "other": rotated in a way that can't be undone by such pairs.
+  std::string rotary_layout;
+  double rotary_base = 0;                // as the model file says
+  std::vector<LayerRotation> rotations;  // per layer; empty: all d dimensions turn by base^(-2c/d)
+  double attention_scale = 0;            // multiplies q . k before the softmax
+  double logit_softcap = 0;              // c * tanh(logit / c) after scaling; 0: none
   std::vector<LayerShape> layers;
 
   bool operator==(const ModelCard&) const = default;
 };
+
+// Whether they are equal but for `rotations`.
+bool same_model(const ModelCard& a, const ModelCard& b);
 
 // The layers that pruning may touch: those without a sliding window, which already bounds what they keep.
 std::vector<int> prunable_layers(const ModelCard& model);
@@ -203,8 +219,8 @@ class Trace {
   Tensor hidden_scalars(int layer) const;                 // [Stage, 1, HiddenScalar]
   // Of every prompt token: cosine of the layer's input x with the attention's output (head 0), and with their sum
   // x + att (head 1), which is what SqueezeAttention (arXiv:2404.04793) averages. [2, 1, prompt_end]
-  Tensor repeat_max(int layer, Repeat repeat, Cut cut) const;  // [query head, 1, cut]
   Tensor attention_cosines(int layer) const;
+  Tensor repeat_max(int layer, Repeat repeat, Cut cut) const;  // [query head, 1, cut]
 
  private:
   struct Impl;

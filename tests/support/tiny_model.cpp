@@ -91,8 +91,8 @@ struct TinyModel::Weights {
                           Matrix(random, o.kv_heads * o.head_dim, d, 1), Matrix(random, d, d, 1),
                           Matrix(random, 2 * d, d, 1), Matrix(random, d, 2 * d, 1)});
     }
-    w.card = {"tiny",       "tiny",  fmt::format("{:016x}", o.seed), "tests", "cpu", 2048, kVocabulary, d,
-              "half_split", 10000.0, 1.0 / std::sqrt(o.head_dim),    0,       {}};
+    w.card = {"tiny",  "tiny", fmt::format("{:016x}", o.seed), "tests", "cpu", 2048, kVocabulary, d, "half_split",
+              10000.0, {},     1.0 / std::sqrt(o.head_dim),    0,       {}};
     w.card.layers.assign(static_cast<std::size_t>(o.layers), {o.query_heads, o.kv_heads, o.head_dim});
     return w;
   }

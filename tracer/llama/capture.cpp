@@ -175,10 +175,18 @@ void Capture::take_queries(const ggml_tensor& queries, const ggml_tensor& key_ca
          .first = first_,
          .rows = rows_,
          .data = block_,
-         .unrotated = unrotation_ ? unrotation_->undo(queries, block_) : std::span<const float>{},
+         .unrotated = unrotated(queries, layer),
          .cached_keys = wanted_.cached_keys ? cached_keys(key_cache, layer) : HalfRows{},
          .input_norms = input_norms_});
   input_norms_.clear();  // the next layer's have to come before its queries
+}
+
+// Of the queries in block_; nothing where it isn't asked for.
+std::span<const float> Capture::unrotated(const ggml_tensor& queries, int layer) {
+  if (!unrotation_) return {};
+  const bool rotates = card_.rotary_layout == "other" ||
+                       (card_.rotary_layout != "none" && !card_.rotations.at(to_size(layer)).frequencies.empty());
+  return rotates ? unrotation_->undo(queries, block_) : block_;
 }
 
 void Capture::take_attention(const ggml_tensor& softmax, int layer) {

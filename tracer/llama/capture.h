@@ -40,6 +40,7 @@ class Capture : public Watcher {
   void take_keys(const ggml_tensor& cache, int layer);
   void take_values(int layer);
   void take_queries(const ggml_tensor& queries, const ggml_tensor& key_cache, int layer);
+  std::span<const float> unrotated(const ggml_tensor& queries, int layer);
   void take_attention(const ggml_tensor& softmax, int layer);
   void deliver(Channel channel, int layer);
 

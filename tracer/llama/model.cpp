@@ -134,7 +134,20 @@ std::int64_t end_of_passages(const Model::RecordRequest& request) {
 LlamaModel::LlamaModel(const LlamaOptions& options)
     : options_(options),
       model_(load(options)),
-      card_(make_card(model_.get(), options.model, options.threads, offloads(options), output_projections_)) {}
+      facts_(examine(model_.get(), options.model, options.threads, offloads(options))) {}
+
+// More cells never bring the short factors back, so that a probe settles all contexts on its side.
+const ModelCard& LlamaModel::card_for(std::int64_t tokens) {
+  if (!facts_.rotation_depends_on_cells || tokens <= short_up_to_) return facts_.card;
+  if (long_card_ && tokens >= long_from_) return *long_card_;
+  ModelCard found = rotated_at(model_.get(), facts_.card, tokens, options_.threads, offloads(options_));
+  if (found == facts_.card) {
+    short_up_to_ = tokens;
+    return facts_.card;
+  }
+  long_from_ = tokens;
+  return long_card_.emplace(std::move(found));
+}
 
 std::vector<Token> LlamaModel::tokenize(std::string_view text, bool with_bos, bool parse_special) const {
   return tokenize_text(llama_model_get_vocab(model_.get()), text, with_bos, parse_special);
@@ -151,21 +164,21 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
   const std::int64_t more = request.answer.empty() ? std::max<std::int64_t>(request.max_new, 0)
                                                    : static_cast<std::int64_t>(request.answer.size());
   if (prompt == 0) throw InputError("the prompt has no tokens; give at least one");
-  if (prompt + more > card_.context_length)
+  if (prompt + more > facts_.card.context_length)
     throw InputError(fmt::format(
         "a prompt of {} tokens and an answer of up to {} do not fit the context of {}, {} tokens; shorten them", prompt,
-        more, card_.name, card_.context_length));
+        more, facts_.card.name, facts_.card.context_length));
   for (const Passage& passage : request.passages)
     if (passage.behind < 0 || passage.behind > prompt)
       throw Error(fmt::format("a passage was to follow {} tokens of a prompt of {}", passage.behind, prompt));
-  if (const std::int64_t end = end_of_passages(request); end > card_.context_length)
+  if (const std::int64_t end = end_of_passages(request); end > facts_.card.context_length)
     throw InputError(
         fmt::format("a passage behind the prompt's context ends at {} tokens, the context of {} holds {}; "
                     "shorten the prompt, or record without {}",
-                    end, card_.name, card_.context_length, to_string(Channel::repeat_max)));
-  if (!request.attention.empty() && request.attention.size() != card_.layers.size())
-    throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), card_.name,
-                            card_.layers.size()));
+                    end, facts_.card.name, facts_.card.context_length, to_string(Channel::repeat_max)));
+  if (!request.attention.empty() && request.attention.size() != facts_.card.layers.size())
+    throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), facts_.card.name,
+                            facts_.card.layers.size()));
 
   const bool states = static_cast<bool>(request.states);
   const std::int64_t cells = std::max(prompt + more, end_of_passages(request));
@@ -177,7 +190,7 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
       .threads = options_.threads,
       .offload = offloads(options_),
       .flash_attention = std::ranges::find(request.attention, true) == request.attention.end()};
-  Recording recording(model_.get(), card_, session, request, sink);
+  Recording recording(model_.get(), facts_.card, session, request, sink);
   const Token next = recording.run(request.prompt, 0, states);
   std::vector<Token> answer(request.answer.begin(), request.answer.end());
   if (answer.empty()) answer = recording.generate(next, prompt, more);
@@ -187,13 +200,13 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
 }
 
 Tensor LlamaModel::output_projection(int layer) const {
-  const LayerShape& shape = card_.layers.at(static_cast<std::size_t>(layer));
-  const ggml_tensor* weights = output_projections_.at(static_cast<std::size_t>(layer));
+  const LayerShape& shape = facts_.card.layers.at(static_cast<std::size_t>(layer));
+  const ggml_tensor* weights = facts_.output_projections.at(static_cast<std::size_t>(layer));
   if (weights == nullptr)
     throw Error(
         fmt::format("{} shows no output projection in layer {}; record it without value_output_norms and "
                     "output_projection",
-                    card_.name, layer));
+                    facts_.card.name, layer));
   std::vector<std::byte> scratch;
   const std::span<const std::byte> bytes = host_bytes(*weights, scratch);  // [D, query heads * d]
   const std::int64_t outputs = weights->ne[1];
@@ -223,7 +236,7 @@ std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token
                                                            std::span<const KeepMask> masks, std::int64_t capacity,
                                                            LayerSink observer) {
   LlamaBranches::Options options{options_.threads, options_.batch, offloads(options_), std::move(observer)};
-  return std::make_unique<LlamaBranches>(model_.get(), card_, prefix, masks, capacity, std::move(options));
+  return std::make_unique<LlamaBranches>(model_.get(), facts_.card, prefix, masks, capacity, std::move(options));
 }
 
 void LlamaModel::prefill(std::span<const Token> prompt, bool flash_attention) {
