@@ -116,9 +116,11 @@ TEST_F(Rotations, ThatCannotBeAreErrors) {
   options.rotations[1].magnitude = 0;
   EXPECT_THAT(complaint(options), HasSubstr("rotary_magnitudes"));
   options = rotated_trace();
+  options.moments = false;  // they couldn't be made
   options.rotations.pop_back();
   EXPECT_THAT(complaint(options), HasSubstr("rotary_dimensions: 2 of them for 3 layers"));
   options = rotated_trace();
+  options.moments = false;
   options.rotations[0].frequencies.resize(5);
   EXPECT_THAT(complaint(options), HasSubstr("rotary_dimensions: 10 in layer 0, expected an even number up to 8"));
   options = rotated_trace();
