@@ -67,7 +67,8 @@ constexpr Source kSources[] = {{Feature::keys, Channel::keys},
                                {Feature::cosines, Channel::attention_cosines},
                                {Feature::hidden, Channel::hidden_scalars},
                                {Feature::judged, Channel::queries},
-                               {Feature::window_queries, Channel::queries}};
+                               {Feature::window_queries, Channel::queries},
+                               {Feature::repeated, Channel::repeat_max}};
 
 std::string channels_of(const Trace& trace) {
   std::string list;
@@ -88,7 +89,8 @@ std::int64_t window_rows_of(const Trace& trace, const Needs& needs, Cut cut) {
 std::optional<std::string> missing(const Trace& trace, const Needs& needs, Cut cut) {
   for (const Source& source : kSources) {
     if (needs.has(source.feature) && !trace.has(source.channel, 0))
-      return fmt::format("needs {}, the trace holds {}", to_string(source.channel), channels_of(trace));
+      return fmt::format("needs {0}, the trace holds {1}; record with {0}", to_string(source.channel),
+                         channels_of(trace));
   }
   if (trace.model().rotary_layout == "other" &&
       (needs.has(Feature::unrotated_keys) || needs.has(Feature::query_moments)))
@@ -130,6 +132,11 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   }
   if (wanted.has(Feature::cosines)) data.cosines = trace.attention_cosines(layer);
   if (wanted.has(Feature::hidden)) data.hidden_scalars = trace.hidden_scalars(layer);
+  if (wanted.has(Feature::repeated)) {
+    data.repeat_chunk = trace.repeat_max(layer, Repeat::chunk, request.cut);
+    data.repeat_per_input = trace.repeat_max(layer, Repeat::chunk_per_input, request.cut);
+    data.repeat_cache = trace.repeat_max(layer, Repeat::cache, request.cut);
+  }
   const auto attention = [&](Span span) {
     const auto first = static_cast<std::size_t>(span.begin);
     const auto count = static_cast<std::size_t>(span.end - span.begin);
@@ -147,6 +154,7 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   seen.layers = static_cast<int>(model.layers.size());
   seen.shape = model.layers[static_cast<std::size_t>(layer)];
   seen.tokens = cut;
+  seen.frame_rows = trace.sample().segments.context.begin;
   seen.question_rows = cut - trace.sample().segments.context.end;
   seen.sample = trace.sample().id;
   seen.sample_seed = hash_of(trace.sample().id);
@@ -168,6 +176,9 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   }
   if (wanted.has(Feature::cosines)) seen.cosines = data.cosines.view().head_range(1, 1);
   seen.hidden_scalars = data.hidden_scalars.view();
+  seen.repeat_chunk = data.repeat_chunk.view();
+  seen.repeat_per_input = data.repeat_per_input.view();
+  seen.repeat_cache = data.repeat_cache.view();
   if (!data.window.empty()) seen.window = data.window.view().first_columns(cut);
   if (wanted.has(Feature::window_queries))
     seen.window_queries = data.queries.view().row_range(rows.window.begin, rows.window.end - rows.window.begin);

@@ -32,6 +32,12 @@ using AddProblem = std::function<void(const std::string& dataset, const std::str
 // What the numbers about hidden states that a layer has may be.
 void check_hidden(const Trace& trace, int layer, const AddProblem& add);
 
+// What the maxima of a layer's repeated context may be, where it has them.
+void check_repeats(const Trace& trace, int layer, const AddProblem& add);
+
+// index.h5 against the samples and weights that are there.
+void check_index(const TraceSet& set, std::vector<std::string>& problems);
+
 // The set's weights, where it has some: structure, checksums, values; of the model that the samples are of.
 void check_weights(const std::filesystem::path& directory, const ModelCard& model, std::vector<std::string>& problems);
 

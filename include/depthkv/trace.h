@@ -63,6 +63,17 @@ inline constexpr std::array kHiddenScalars{HiddenScalar::curvature, HiddenScalar
                                            HiddenScalar::prompt_entropy, HiddenScalar::effective_rank};
 std::string_view to_string(HiddenScalar scalar);
 
+// The rows of the channel repeat_max: the most attention that a position gets while the model repeats the context,
+// which is fed a second time, chunk by chunk (traces/FORMAT.md says how).
+enum class Repeat {
+  chunk,            // softmax over the first keys, the chunk's and those fed so far alone (KVzip, arXiv:2505.23416)
+  chunk_per_input,  // the same divided by the L2 norm of the attention's input at the row, before the maximum (KVzip+)
+  cache,            // softmax over all keys, rows that repeat the context only (KVCompose, arXiv:2509.05165)
+};
+inline constexpr std::array kRepeats{Repeat::chunk, Repeat::chunk_per_input, Repeat::cache};
+inline constexpr std::int64_t kRepeatSinks = 4;  // how many first keys, at most, and of those before the chunk
+std::string_view to_string(Repeat repeat);
+
 // How a layer rotates queries and keys: of the first 2 * frequencies.size() dimensions, pair c turns by frequencies[c]
 // radians per position and grows by `magnitude`; the dimensions beyond stay as they are.
 struct LayerRotation {
@@ -140,6 +151,7 @@ enum class Channel {
   hidden_unit_mean,     // mean of the unit rows (HiddenScalar), likewise
   hidden_scalars,       // one HiddenScalar per column, likewise
   attention_cosines,    // per prompt token: what attention does to the layer's input
+  repeat_max,           // most attention per position while the context is repeated, one Repeat per row
   output_projection,    // W_O; once per set, not in the samples (TraceWeights)
 };
 // Those of a sample's layers.
@@ -154,7 +166,8 @@ inline constexpr std::array kChannels{Channel::keys,
                                       Channel::hidden_mean,
                                       Channel::hidden_unit_mean,
                                       Channel::hidden_scalars,
-                                      Channel::attention_cosines};
+                                      Channel::attention_cosines,
+                                      Channel::repeat_max};
 std::string_view to_string(Channel channel);
 
 // Lossless codecs for the tensors. Any HDF5 build reads none and deflate, and zstd with the plugin of that name.
@@ -207,6 +220,7 @@ class Trace {
   // Of every prompt token: cosine of the layer's input x with the attention's output (head 0), and with their sum
   // x + att (head 1), which is what SqueezeAttention (arXiv:2404.04793) averages. [2, 1, prompt_end]
   Tensor attention_cosines(int layer) const;
+  Tensor repeat_max(int layer, Repeat repeat, Cut cut) const;  // [query head, 1, cut]
 
  private:
   struct Impl;
@@ -249,7 +263,7 @@ class TraceWriter {
   void write_attention(int layer, std::int64_t first, std::span<const View> rows);
   // A statistic of a whole layer, as its dataset has it: column_sums [2, query heads, prompt_end], query_mean
   // [2, query heads, d], query_second_moment [2, query heads, d, d], hidden_mean and hidden_unit_mean [4, D],
-  // hidden_scalars [4, 4], attention_cosines [prompt_end, 2].
+  // hidden_scalars [4, 4], attention_cosines [prompt_end, 2], repeat_max [3, query heads, prompt_end].
   void write_whole(Channel channel, int layer, std::span<const float> values);
 
   // `sample` complete, with tokens.size() <= capacity. Publishes the file.

@@ -89,6 +89,7 @@ def check_sample(sample):
             ("hidden_unit_mean", (4, embedding), "f4"),
             ("hidden_scalars", (4, 4), "f4"),
             ("attention_cosines", (prompt_end, 2), "f4"),
+            ("repeat_max", (3, query_heads, prompt_end), "f4"),
             ("attention", (query_heads, len(tokens), len(tokens)), "f2"),
         ):
             if name not in group:

@@ -100,6 +100,20 @@ void write_hidden(TraceWriter& writer, const SyntheticTrace& o, std::int64_t wid
   writer.write_whole(Channel::attention_cosines, layer, cosines);
 }
 
+void write_repeats(TraceWriter& writer, const SyntheticTrace& o, int layer) {
+  std::mt19937_64 random(o.seed + 300 + static_cast<std::uint64_t>(layer));
+  std::uniform_real_distribution<float> share(0.0F, 1.0F);
+  std::vector<float> maxima;
+  for (const Repeat repeat : kRepeats) {
+    for (std::int64_t i = 0; i < o.query_heads * o.segments.prompt_end; ++i) {
+      const std::int64_t j = i % o.segments.prompt_end;
+      const bool known = j < o.segments.context.end && (repeat == Repeat::cache || j >= o.segments.context.begin);
+      maxima.push_back(known ? share(random) : 0.0F);
+    }
+  }
+  writer.write_whole(Channel::repeat_max, layer, maxima);
+}
+
 // Mean and mean outer product of the queries before rotation, over the rows below each cut.
 void write_moments(TraceWriter& writer, const SyntheticTrace& o, const std::vector<float>& queries, int layer) {
   const auto width = static_cast<std::size_t>(o.head_dim);
@@ -240,6 +254,7 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
     if (o.moments) write_moments(writer, o, queries, layer);
     if (o.output_norms) write_output_norms(writer, o, values, layer);
     if (o.hidden) write_hidden(writer, o, card.embedding, layer);
+    if (o.repeats) write_repeats(writer, o, layer);
   }
   writer.finish(sample_of(o));
   return file;
