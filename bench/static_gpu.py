@@ -78,8 +78,8 @@ def measure(sources, baseline):
         for source in sources:
             for architecture in ARCHITECTURES:
                 for name, kernel in kernels_of(source, architecture, folder).items():
-                    entry = found.setdefault(name, {"dynamic_shared_bytes": 0, "note": ""})
-                    entry.update({key: value for key, value in baseline.get(name, {}).items() if key in entry})
+                    given = {"dynamic_shared_bytes": 0, "note": ""} | baseline.get(name, {})
+                    entry = found.setdefault(name, {key: given[key] for key in ("dynamic_shared_bytes", "note")})
                     entry[f"sm_{architecture}"] = kernel
         run("g++", "-w", "-x", "c++", f"-I{toolkit}/include", "bench/occupancy.cu", "-o", f"{folder}/occupancy")
         rows = [(entry, f"sm_{a}", a) for entry in found.values() for a in ARCHITECTURES]
