@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Occupancy without a device: reads lines "ARCHITECTURE THREADS REGISTERS STATIC_SHARED DYNAMIC_SHARED", writes the percentage of
-// a multiprocessor's threads that such blocks fill. Needs the toolkit's cuda_occupancy.h and any C++ compiler (bench/static_gpu).
+// Occupancy without a device: reads lines "ARCHITECTURE THREADS REGISTERS STATIC_SHARED DYNAMIC_SHARED", writes the
+// percentage of a multiprocessor's threads that such blocks fill. Needs the toolkit's cuda_occupancy.h and any C++
+// compiler (bench/static_gpu).
+#include <cuda_occupancy.h>
 #include <climits>
 #include <cstdio>
-#include <cuda_occupancy.h>
 
 namespace {
 
