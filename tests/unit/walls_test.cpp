@@ -20,6 +20,7 @@ const Wall kWalls[] = {{"(hdf5|H5[A-Za-z]*)\\.h", "(traces|tests)/.*"},
                        {"yaml-cpp/.*", "cli/.*"},
                        {"(llama|ggml[a-z-]*|gguf)\\.h", "(tracer/llama|tests/llama)/.*"},
                        {"(cuda|cub|thrust).*", ".*\\.cuh?"},
+                       {"boost/.*", "kernels/simt/.*"},
                        {"Eigen/.*", "tracer/spectrum\\.cpp"},
                        {"CLI/.*", "cli/.*"}};
 
