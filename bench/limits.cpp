@@ -16,7 +16,8 @@ std::string sgemm_kernels() {
   openblas_set_num_threads(1);
   const std::string chosen = openblas_get_corename();
   if (__builtin_cpu_supports("avx2") && (chosen == "Prescott" || chosen == "Nehalem" || chosen == "Sandybridge")) {
-    throw Error("OpenBLAS uses its kernels for " + chosen + " on a processor with AVX2, which would be no limit at all; set " +
+    throw Error("OpenBLAS uses its kernels for " + chosen +
+                " on a processor with AVX2, which would be no limit at all; set " +
                 "OPENBLAS_CORETYPE (SkylakeX with AVX-512, Haswell without), as bench/roofline does");
   }
   return chosen;

@@ -8,8 +8,8 @@
 
 namespace depthkv {
 
-// The kernels that OpenBLAS chose for this processor. Throws Error where they leave vectors unused that the processor has: a
-// build that doesn't know the model falls back to SSE3.
+// The kernels that OpenBLAS chose for this processor. Throws Error where they leave vectors unused that the processor
+// has: a build that doesn't know the model falls back to SSE3.
 std::string sgemm_kernels();
 
 // One product of that shape on one thread, alpha 1, beta 0, all matrices row by row.

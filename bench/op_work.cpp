@@ -52,7 +52,8 @@ OpWork attention_rows(const Shared& x) {
   const double inputs = x->query_heads() * x->rows() * x->width() + x->c.kv_heads * x->tokens() * x->width();
   return {"attention_rows",
           [x] { keep(cpu().attention_rows(x->in.queries.view(), x->in.keys.view(), x->in.positions, x->in.spec)); },
-          2 * x->width() * x->seen() * x->query_heads(), kFloat * (inputs + outputs),
+          2 * x->width() * x->seen() * x->query_heads(),
+          kFloat * (inputs + outputs),
           {x->c.rows, x->c.tokens, x->c.columns}};
 }
 
@@ -71,21 +72,25 @@ OpWork attention_sums(const Shared& x) {
 
 OpWork column_sums(const Shared& x) {
   const double sums = x->query_heads() * x->tokens();
-  return {"column_sums", [x] { keep(cpu().column_sums(x->in.attention.view())); }, 0,
-          kFloat * sums * (x->rows() + 1), {}};
+  return {
+      "column_sums", [x] { keep(cpu().column_sums(x->in.attention.view())); }, 0, kFloat * sums * (x->rows() + 1), {}};
 }
 
 OpWork row_norms(const Shared& x) {
   const double norms = x->c.kv_heads * x->tokens();
-  return {"row_norms", [x] { keep(cpu().row_norms(x->in.keys.view(), Norm::l2)); }, 0,
-          kFloat * norms * (x->width() + 1), {}};
+  return {"row_norms",
+          [x] { keep(cpu().row_norms(x->in.keys.view(), Norm::l2)); },
+          0,
+          kFloat * norms * (x->width() + 1),
+          {}};
 }
 
 OpWork projected_norms(const Shared& x) {
   const View values = x->in.values.view().head_range(0, 1);
   const View weights = x->in.weights.view().head_range(0, x->c.group);
   const auto outputs = static_cast<double>(weights.columns);
-  return {"projected_norms", [x, values, weights] { keep(cpu().projected_norms(values, weights)); },
+  return {"projected_norms",
+          [x, values, weights] { keep(cpu().projected_norms(values, weights)); },
           2 * x->c.group * x->tokens() * x->width() * outputs,
           kFloat * (x->tokens() * x->width() + x->c.group * (x->width() * outputs + 2 * x->tokens())),
           {x->c.tokens, weights.columns, x->c.columns}};
@@ -99,14 +104,21 @@ OpWork moments(const Shared& x) {
     for (std::int64_t first = 0; first < x->c.tokens; first += static_cast<std::int64_t>(kMomentRows))
       loops().add_products(x->in.values.row(0, first).data(), width, sums->data());
   };
-  return {"moments", run, x->tokens() * x->width() * (x->width() + 1),
+  return {"moments",
+          run,
+          x->tokens() * x->width() * (x->width() + 1),
           kFloat * x->tokens() * x->width() + 2 * kDouble * x->width() * x->width(),
           {x->c.columns, x->c.columns, x->c.tokens}};
 }
 
 OpWork rank(const Shared& x) {
-  return {"rank", [x] { keep(cpu().rank(x->scores.view(), {4, 32})); }, 0,
-          (kFloat + sizeof(std::uint32_t)) * x->c.kv_heads * x->tokens(), {}};
+  return {"rank",
+          [x] {
+            keep(cpu().rank(x->scores.view(), {4, 32}));
+          },
+          0,
+          (kFloat + sizeof(std::uint32_t)) * x->c.kv_heads * x->tokens(),
+          {}};
 }
 
 // Products: the output of all keys, the running output, its gap to the former, and the gap's square.
@@ -114,7 +126,8 @@ OpWork accumulate_losses(const Shared& x) {
   auto curves = std::make_shared<LossCurves>(x->c.tokens);
   const LossInput input{x->in.attention.view().head_range(0, x->c.group), x->in.values.view().head_range(0, 1),
                         x->ranking};
-  return {"accumulate_losses", [x, curves, input] { cpu().accumulate_losses(input, *curves); },
+  return {"accumulate_losses",
+          [x, curves, input] { cpu().accumulate_losses(input, *curves); },
           8 * x->group_rows() * x->tokens() * x->width(),
           kFloat * x->tokens() * (x->group_rows() + x->width() + 1) + 4 * kDouble * x->tokens(),
           {x->c.group * x->c.rows, x->c.columns, x->c.tokens}};
@@ -123,7 +136,8 @@ OpWork accumulate_losses(const Shared& x) {
 OpWork set_losses(const Shared& x) {
   const SetInput input{x->in.attention.view().head_range(0, x->c.group), x->in.values.view().head_range(0, 1), x->kept,
                        x->c.tokens};
-  return {"set_losses", [x, input] { keep(cpu().set_losses(input)); },
+  return {"set_losses",
+          [x, input] { keep(cpu().set_losses(input)); },
           2 * x->group_rows() * x->tokens() * x->width(),
           kFloat * x->tokens() * (x->group_rows() + x->width() + 0.5),
           {x->c.group * x->c.rows, x->c.columns, x->c.tokens}};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every op on a case as one piece of work, with what it costs at least: one list for depthkv_bench, depthkv_roofline and depthkv_growth.
+// Every op on a case as one piece of work, with what it costs at least: one list for depthkv_bench, depthkv_roofline
+// and depthkv_growth.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -21,15 +22,17 @@ struct ProductShape {
 struct OpWork {
   std::string_view op;
   std::function<void()> run;
-  // Floating-point operations of its products, a fused multiply-add counted as two; exponentials, sums and scaling aren't counted.
+  // Floating-point operations of its products, a fused multiply-add counted as two; exponentials, sums and scaling
+  // aren't counted.
   double flops = 0;
   double bytes = 0;  // inputs read once, outputs written once
   ProductShape shape;
 };
 
-// Flops and bytes of one run are exact. Ops run on one thread: callers hand every thread a head. Rows of attention are the case's
-// last ones. attention_rows, attention_sums, column_sums, row_norms and rank take all heads; accumulate_losses, set_losses,
-// projected_norms and moments one KV head, the unit of work that replay and tracer hand to a thread.
+// Flops and bytes of one run are exact. Ops run on one thread: callers hand every thread a head. Rows of attention are
+// the case's last ones. attention_rows, attention_sums, column_sums, row_norms and rank take all heads;
+// accumulate_losses, set_losses, projected_norms and moments one KV head, the unit of work that replay and tracer hand
+// to a thread.
 std::vector<OpWork> works_of(const KernelCase& c);
 
 }  // namespace depthkv

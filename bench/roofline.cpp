@@ -31,8 +31,8 @@ Interval over(const std::vector<std::vector<double>>& rounds, F f) {
 
 std::string verdict(bool good) { return good ? "" : "  below bar"; }
 
-// The roofline: products at sgemm's rate or bytes at the copy's, whichever takes longer, over the op's time. sgemm is taken at the
-// op's own shape, and beside it at a big square.
+// The roofline: products at sgemm's rate or bytes at the copy's, whichever takes longer, over the op's time. sgemm is
+// taken at the op's own shape, and beside it at a big square.
 bool print_share(const OpWork& work, const char* name) {
   const ProductShape shape = work.flops > 0 ? work.shape : kSquare;
   const auto rounds = time_in_turn({work.run, sgemm_of(shape), sgemm_of(kSquare), copy_of(work.bytes)}, {});
@@ -62,13 +62,14 @@ bool print_ranking(const OpWork& rank, const KernelCase& c, const char* name) {
   Interval worst;
   for (std::size_t s = 0; s < segmented_sorts().size(); ++s) {
     const Interval ratio = over(rounds, [&](const auto& t) { return t[0] / t[s + 1]; });
-    fmt::print("rank               {:<10} {:.2f} [{:.2f}, {:.2f}] times {}\n", name, ratio.middle, ratio.low, ratio.high,
-               segmented_sorts()[s].name);
+    fmt::print("rank               {:<10} {:.2f} [{:.2f}, {:.2f}] times {}\n", name, ratio.middle, ratio.low,
+               ratio.high, segmented_sorts()[s].name);
     if (ratio.middle > worst.middle) worst = ratio;
   }
-  fmt::print("rank               {:<10} {:.1f} ns an entry, {:.2f} times the fastest, bar {}{}\n", name,
-             1e9 * over(rounds, [](const auto& t) { return t[0]; }).middle / static_cast<double>(scores.values().size()),
-             worst.middle, kSortBar, verdict(worst.middle <= kSortBar));
+  fmt::print(
+      "rank               {:<10} {:.1f} ns an entry, {:.2f} times the fastest, bar {}{}\n", name,
+      1e9 * over(rounds, [](const auto& t) { return t[0]; }).middle / static_cast<double>(scores.values().size()),
+      worst.middle, kSortBar, verdict(worst.middle <= kSortBar));
   std::fflush(stdout);
   return worst.middle <= kSortBar;
 }

@@ -38,9 +38,8 @@ void stable_sort(const View& scores, std::vector<std::uint32_t>& orders) {
 
 void sort_positions(const View& scores, std::vector<std::uint32_t>& orders) {
   by_position(scores, orders, [](std::span<std::uint32_t> order, std::span<const float> score) {
-    std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
-      return score[a] > score[b] || (score[a] == score[b] && a < b);
-    });
+    std::sort(order.begin(), order.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return score[a] > score[b] || (score[a] == score[b] && a < b); });
   });
 }
 
@@ -83,10 +82,12 @@ void vqsort(const View& scores, std::vector<std::uint32_t>& orders) {
 }  // namespace
 
 const std::vector<SegmentedSort>& segmented_sorts() {
-  static const std::vector<SegmentedSort> sorts{
-      {"std::stable_sort of positions", stable_sort}, {"std::sort of positions", sort_positions},
-      {"std::sort of keys", sort_keys},               {"boost pdqsort of keys", pdqsort},
-      {"boost spreadsort of keys", spreadsort},       {"Highway vqsort of keys", vqsort}};
+  static const std::vector<SegmentedSort> sorts{{"std::stable_sort of positions", stable_sort},
+                                                {"std::sort of positions", sort_positions},
+                                                {"std::sort of keys", sort_keys},
+                                                {"boost pdqsort of keys", pdqsort},
+                                                {"boost spreadsort of keys", spreadsort},
+                                                {"Highway vqsort of keys", vqsort}};
   return sorts;
 }
 

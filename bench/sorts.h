@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ways to order every head's scores, best first and stable, to be timed beside the op `rank`. The only user of Highway and Boost.
+// Ways to order every head's scores, best first and stable, to be timed beside the op `rank`. The only user of Highway
+// and Boost.
 #pragma once
 #include <cstdint>
 #include <string_view>

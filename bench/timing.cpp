@@ -27,8 +27,8 @@ double cpu_seconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// How many of n values lie below the median is binomial (n, 1/2): the interval from the k-th smallest to the k-th largest misses
-// it with probability 2 P(X < k).
+// How many of n values lie below the median is binomial (n, 1/2): the interval from the k-th smallest to the k-th
+// largest misses it with probability 2 P(X < k).
 Interval interval_of(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const std::size_t n = values.size();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times of several pieces of work on a machine that others use, too: taken in turn, so that each round meets the same machine.
+// Times of several pieces of work on a machine that others use, too: taken in turn, so that each round meets the same
+// machine.
 #pragma once
 #include <functional>
 #include <vector>
@@ -17,8 +18,9 @@ Interval interval_of(std::vector<double> values);
 // Processor time of the whole process, in seconds: what others run in between doesn't count.
 double cpu_seconds();
 
-// [round][work]: processor seconds of one run of each piece. A piece that takes less than `least` seconds is repeated within its
-// turn. As many rounds as fit into `budget` seconds, from `fewest` to `most`; one round before them doesn't count.
+// [round][work]: processor seconds of one run of each piece. A piece that takes less than `least` seconds is repeated
+// within its turn. As many rounds as fit into `budget` seconds, from `fewest` to `most`; one round before them doesn't
+// count.
 struct Rounds {
   double least = 0.004;
   double budget = 1.5;

@@ -2,6 +2,7 @@
 // Compiled once per instruction set, as DEPTHKV_LOOPS; calls nothing that another source might share.
 #include "kernels/loops/loops.h"
 
+#include "depthkv/curve.h"
 #include "kernels/loops/wide.h"
 
 namespace depthkv {
@@ -19,17 +20,24 @@ constexpr std::size_t kColumns = kVectors * kWide;
 static_assert(kKeyTile % kColumns == 0 && kKeyTile == 2 * kWide);
 static_assert(kNormRows % kRows == 0);
 
+// Left factors of products, [rows][dimensions] in any layout.
+struct Left {
+  const float* values;
+  std::size_t row_stride;
+  std::size_t stride;  // of dimensions
+};
+
 // Rows times as many columns of a matrix [dimensions][stride] as there are sums.
 template <std::size_t Rows, std::size_t Vectors>
-inline void products(const float* rows, std::size_t row_stride, const float* matrix, std::size_t stride,
-                     std::size_t dimensions, Wide (&sums)[Rows][Vectors]) {
+inline void products(const Left& left, const float* matrix, std::size_t stride, std::size_t dimensions,
+                     Wide (&sums)[Rows][Vectors]) {
   for (auto& line : sums)
     for (Wide& sum : line) sum = all(0);
   for (std::size_t c = 0; c < dimensions; ++c) {
     Wide line[Vectors];
     for (std::size_t v = 0; v < Vectors; ++v) line[v] = load(matrix + c * stride + v * kWide);
     for (std::size_t r = 0; r < Rows; ++r) {
-      const Wide x = all(rows[r * row_stride + c]);
+      const Wide x = all(left.values[r * left.row_stride + c * left.stride]);
       for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = fused(x, line[v], sums[r][v]);
     }
   }
@@ -38,8 +46,8 @@ inline void products(const float* rows, std::size_t row_stride, const float* mat
 template <std::size_t Rows>
 inline void logits_of(const SoftmaxBlock& block, std::size_t row, std::size_t key, float* out, std::size_t stride) {
   Wide sums[Rows][kVectors];
-  products(block.queries + row * block.query_stride, block.query_stride, block.keys + key, block.key_stride,
-           block.dimensions, sums);
+  const float* tile = block.keys + key / kKeyTile * kKeyTile * block.dimensions + key % kKeyTile;
+  products({block.queries + row * block.query_stride, block.query_stride, 1}, tile, kKeyTile, block.dimensions, sums);
   for (std::size_t r = 0; r < Rows; ++r)
     for (std::size_t v = 0; v < kVectors; ++v)
       store(out + (row + r) * stride + key + v * kWide, sums[r][v] * all(block.scale));
@@ -82,9 +90,7 @@ void add_weighted_rows(const float* values, std::size_t stride, const float* wei
   for (std::size_t j = first; j < last; j += kWide) {
     Wide sum = all(0);
     for (std::size_t r = 0; r < rows; ++r) sum = fused(load(values + r * stride + j), all(weights[r]), sum);
-    float lanes[kWide];
-    store(lanes, sum);
-    for (std::size_t i = 0; i < kWide; ++i) sums[j + i] += static_cast<double>(lanes[i]);
+    add_to(sums + j, sum);
   }
 }
 
@@ -98,7 +104,7 @@ template <std::size_t Rows, std::size_t Vectors>
 inline void add_norms(const float* rows, std::size_t row_stride, const float* weights, std::size_t weight_stride,
                       std::size_t dimensions, NormSums* norms) {
   Wide sums[Rows][Vectors];
-  products(rows, row_stride, weights, weight_stride, dimensions, sums);
+  products({rows, row_stride, 1}, weights, weight_stride, dimensions, sums);
   for (std::size_t r = 0; r < Rows; ++r) {
     for (std::size_t v = 0; v < Vectors; ++v) {
       norms[r].l1 = norms[r].l1 + magnitude(sums[r][v]);
@@ -142,34 +148,23 @@ void projected_norms(const float* rows, std::size_t row_stride, std::size_t coun
 
 // Lines [line, line + Rows) of the outer products, columns [column, column + Vectors * kWide).
 template <std::size_t Rows, std::size_t Vectors>
-inline void add_lines(const float (&transposed)[Rows][kMomentRows], const float* rows, std::size_t width,
-                      std::size_t line, std::size_t column, double* sums) {
+inline void add_lines(const float* rows, std::size_t width, std::size_t line, std::size_t column, double* sums) {
   Wide block[Rows][Vectors];
-  products(&transposed[0][0], kMomentRows, rows + column, width, kMomentRows, block);
-  for (std::size_t r = 0; r < Rows; ++r) {
-    for (std::size_t v = 0; v < Vectors; ++v) {
-      float lanes[kWide];
-      store(lanes, block[r][v]);
-      double* to = sums + (line + r) * width + column + v * kWide;
-      for (std::size_t i = 0; i < kWide; ++i) to[i] += static_cast<double>(lanes[i]);
-    }
-  }
+  products<Rows, Vectors>({rows + line, 1, width}, rows + column, width, kMomentRows, block);
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < Vectors; ++v) add_to(sums + (line + r) * width + column + v * kWide, block[r][v]);
 }
 
 template <std::size_t Rows>
 inline void add_lines(const float* rows, std::size_t width, std::size_t line, double* sums) {
-  float transposed[Rows][kMomentRows];
-  for (std::size_t r = 0; r < Rows; ++r)
-    for (std::size_t c = 0; c < kMomentRows; ++c) transposed[r][c] = rows[c * width + line + r];
-  std::size_t column = line / kColumns * kColumns;
-  for (; column + kColumns <= width; column += kColumns)
-    add_lines<Rows, kVectors>(transposed, rows, width, line, column, sums);
-  for (; column + kWide <= width; column += kWide) add_lines<Rows, 1>(transposed, rows, width, line, column, sums);
+  std::size_t column = line / kWide * kWide;
+  for (; column + kColumns <= width; column += kColumns) add_lines<Rows, kVectors>(rows, width, line, column, sums);
+  for (; column + kWide <= width; column += kWide) add_lines<Rows, 1>(rows, width, line, column, sums);
   for (; column < width; ++column) {
     for (std::size_t r = 0; r < Rows; ++r) {
       float sum = 0;
       for (std::size_t c = 0; c < kMomentRows; ++c)
-        sum = __builtin_fmaf(transposed[r][c], rows[c * width + column], sum);
+        sum = __builtin_fmaf(rows[c * width + line + r], rows[c * width + column], sum);
       sums[(line + r) * width + column] += static_cast<double>(sum);
     }
   }
@@ -183,47 +178,58 @@ void add_products(const float* rows, std::size_t width, double* sums) {
 
 // Rows [first, first + kWalked) of a walk; a key's losses are added up in the same order for any number of rows.
 #ifdef __AVX512F__
-constexpr std::size_t kWalked = kWalkRows;
+constexpr std::size_t kWalked = 4;
+constexpr std::size_t kSummed = 8;
 #else
 constexpr std::size_t kWalked = 1;
+constexpr std::size_t kSummed = 2;
 #endif
 constexpr std::size_t kWalkVectors = kWalkWidth / kWide;
-static_assert(kWalkLanes == kWide && kWalkRows % kWalked == 0);
+static_assert(kWalkLanes == kWide && kWalkRows % kWalked == 0 && kWalkRows % kSummed == 0);
 
-inline void add_key(const LossWalk& walk, std::size_t key, std::size_t row, Wide (&sums)[kWalked][kWalkVectors]) {
+template <std::size_t Rows>
+using WalkSums = Wide[Rows][kWalkVectors];
+
+template <std::size_t Rows>
+inline void load_sums(const float* from, WalkSums<Rows>& sums) {
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < kWalkVectors; ++v) sums[r][v] = load(from + r * kWalkWidth + v * kWide);
+}
+template <std::size_t Rows>
+inline void store_sums(const WalkSums<Rows>& sums, float* to) {
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < kWalkVectors; ++v) store(to + r * kWalkWidth + v * kWide, sums[r][v]);
+}
+
+template <std::size_t Rows>
+inline void add_key(const LossWalk& walk, std::size_t key, std::size_t row, WalkSums<Rows>& sums) {
   Wide value[kWalkVectors];
   for (std::size_t v = 0; v < kWalkVectors; ++v) value[v] = load(walk.values + key * kWalkWidth + v * kWide);
-  for (std::size_t r = 0; r < kWalked; ++r) {
+  for (std::size_t r = 0; r < Rows; ++r) {
     const Wide weight = all(walk.weights[key * kWalkRows + row + r]);
     for (std::size_t v = 0; v < kWalkVectors; ++v) sums[r][v] = fused(weight, value[v], sums[r][v]);
   }
 }
 
-void weighted_sums(const LossWalk& walk, float* out) {
-  for (std::size_t row = 0; row < kWalkRows; row += kWalked) {
-    Wide sums[kWalked][kWalkVectors];
-    for (auto& line : sums)
-      for (Wide& sum : line) sum = all(0);
-    for (std::size_t key = 0; key < walk.keys; ++key) add_key(walk, key, row, sums);
-    for (std::size_t r = 0; r < kWalked; ++r)
-      for (std::size_t v = 0; v < kWalkVectors; ++v) store(out + (row + r) * kWalkWidth + v * kWide, sums[r][v]);
+void weighted_sums(const LossWalk& walk) {
+  for (std::size_t row = 0; row < kWalkRows; row += kSummed) {
+    WalkSums<kSummed> sums;
+    load_sums<kSummed>(walk.sums + row * kWalkWidth, sums);
+    for (std::size_t key = 0; key < walk.keys; ++key) add_key<kSummed>(walk, key, row, sums);
+    store_sums<kSummed>(sums, walk.sums + row * kWalkWidth);
   }
 }
 
 void walk_losses(const LossWalk& walk, float* losses) {
   for (std::size_t row = 0; row < kWalkRows; row += kWalked) {
-    Wide sums[kWalked][kWalkVectors];
-    Wide missing[kWalked][kWalkVectors];
-    for (std::size_t r = 0; r < kWalked; ++r) {
-      for (std::size_t v = 0; v < kWalkVectors; ++v) {
-        sums[r][v] = all(0);
-        missing[r][v] = all(0) - load(walk.full + (row + r) * kWalkWidth + v * kWide);
-      }
-    }
-    for (std::size_t key = 0; key < walk.priced; ++key) add_key(walk, key, row, sums);
-    for (std::size_t key = walk.priced; key < walk.keys; ++key) {
-      float* to = losses + (key - walk.priced) * kWalkLanes;
-      Wide loss = load(to);
+    WalkSums<kWalked> sums;
+    WalkSums<kWalked> missing;
+    load_sums<kWalked>(walk.sums + row * kWalkWidth, sums);
+    load_sums<kWalked>(walk.full + row * kWalkWidth, missing);
+    for (auto& line : missing)
+      for (Wide& x : line) x = all(0) - x;
+    for (std::size_t key = 0; key < walk.keys; ++key) {
+      Wide loss = load(losses + key * kWalkLanes);
       for (std::size_t r = 0; r < kWalked; ++r) {
         const Wide inverse = all(walk.inverse[key * kWalkRows + row + r]);
         for (std::size_t v = 0; v < kWalkVectors; ++v) {
@@ -231,15 +237,97 @@ void walk_losses(const LossWalk& walk, float* losses) {
           loss = fused(gap, gap, loss);
         }
       }
-      store(to, loss);
-      add_key(walk, key, row, sums);
+      store(losses + key * kWalkLanes, loss);
+      add_key<kWalked>(walk, key, row, sums);
     }
+    store_sums<kWalked>(sums, walk.sums + row * kWalkWidth);
+  }
+}
+
+void order_weights(const WalkWeights& walk) {
+  for (std::size_t row = 0; row < kWalkRows; row += kDoubles) {
+    const Doubles none = Doubles{} + kNoMass;
+    const Doubles infinite = Doubles{} + __builtin_inf();
+    Doubles mass{};
+    for (std::size_t i = 0; i < walk.keys; ++i) {
+      const Halved weight = load_halved(walk.attention + walk.order[i] * kWalkRows + row);
+      const Doubles divisor = mass > none ? mass : infinite;
+      const Halved inverse = 1.0F / __builtin_convertvector(divisor, Halved);
+      std::memcpy(walk.weights + i * kWalkRows + row, &weight, sizeof weight);
+      std::memcpy(walk.inverse + i * kWalkRows + row, &inverse, sizeof inverse);
+      mass += __builtin_convertvector(weight, Doubles);
+    }
+  }
+}
+
+template <std::size_t Rows, std::size_t Vectors>
+inline void chosen_sums_of(const ChosenSums& in, std::size_t row, std::size_t column, float* to) {
+  Wide sums[Rows][Vectors];
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = load(to + (row + r) * kWalkWidth + column + v * kWide);
+  for (std::size_t i = 0; i < in.keys; ++i) {
+    const std::size_t key = in.chosen[i];
+    Wide value[Vectors];
+    for (std::size_t v = 0; v < Vectors; ++v) value[v] = load(in.values + key * in.value_stride + column + v * kWide);
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const Wide weight = all(in.attention[(row + r) * in.row_stride + key]);
+      for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = fused(weight, value[v], sums[r][v]);
+    }
+  }
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < Vectors; ++v) store(to + (row + r) * kWalkWidth + column + v * kWide, sums[r][v]);
+}
+
+void chosen_sums(const ChosenSums& in, std::size_t rows, float* sums) {
+  for (std::size_t column = 0; column < kWalkWidth; column += kColumns) {
+    std::size_t row = 0;
+    for (; row + kRows <= rows; row += kRows) chosen_sums_of<kRows, kVectors>(in, row, column, sums);
+    for (; row < rows; ++row) chosen_sums_of<1, kVectors>(in, row, column, sums);
+  }
+}
+
+template <class Term>
+inline double sum_over(const float* row, std::size_t columns, Term term) {
+  Eight sums = no_eight();
+  std::size_t c = 0;
+  for (; c + kEight <= columns; c += kEight) sums = add_terms(row + c, sums, term);
+  if (c < columns) {
+    float rest[kEight] = {};
+    for (std::size_t i = 0; c + i < columns; ++i) rest[i] = row[c + i];
+    sums = add_terms(rest, sums, term);
+  }
+  return sum_of(sums);
+}
+
+double masked_sum(const float* row, const std::uint32_t* mask, std::size_t columns) {
+  Eight sums = no_eight();
+  for (std::size_t c = 0; c < columns; c += kEight) {
+    float left[kEight] = {};
+    for (std::size_t i = 0; i < kEight && c + i < columns; ++i) {
+      std::uint32_t bits;
+      std::memcpy(&bits, row + c + i, sizeof bits);
+      bits &= mask[c + i];
+      std::memcpy(left + i, &bits, sizeof bits);
+    }
+    sums = add_terms(left, sums, [](Doubles x) { return x; });
+  }
+  return sum_of(sums);
+}
+
+void row_norms(const float* from, std::size_t stride, std::size_t rows, std::size_t columns, bool squared,
+               float* norms) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    const float* row = from + r * stride;
+    // Squares of floats are exact in double.
+    norms[r] = static_cast<float>(squared ? __builtin_sqrt(sum_over(row, columns, [](Doubles x) { return x * x; }))
+                                          : sum_over(row, columns, [](Doubles x) { return x < 0 ? -x : x; }));
   }
 }
 
 }  // namespace
 
 extern const Loops DEPTHKV_LOOPS;
-const Loops DEPTHKV_LOOPS{softmax_block, add_weighted_rows, projected_norms, add_products, weighted_sums, walk_losses};
+const Loops DEPTHKV_LOOPS{softmax_block, add_weighted_rows, projected_norms, add_products, order_weights,
+                          weighted_sums, walk_losses,       chosen_sums,     masked_sum,   row_norms};
 
 }  // namespace depthkv

@@ -112,6 +112,62 @@ inline float largest_of(const Wide& x) {
   return lanes[0];
 }
 
+// Doubles of half as many floats as a part has.
+constexpr std::size_t kDoubles = kPart / 2;
+typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
+typedef float Halved __attribute__((vector_size(kDoubles * sizeof(float))));
+
+inline Halved load_halved(const float* from) {
+  Halved x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+// sums[i] += x[i], in double.
+inline void add_to(double* sums, const Wide& x) {
+  float lanes[kWide];
+  store(lanes, x);
+  for (std::size_t i = 0; i < kWide; i += kDoubles) {
+    Doubles sum;
+    std::memcpy(&sum, sums + i, sizeof sum);
+    sum += __builtin_convertvector(load_halved(lanes + i), Doubles);
+    std::memcpy(sums + i, &sum, sizeof sum);
+  }
+}
+
+// Eight running sums in double.
+constexpr std::size_t kEight = 8;
+#ifdef __AVX512F__
+struct Eight {
+  Doubles whole;
+};
+inline Eight no_eight() { return {Doubles{}}; }
+// sums + term(x) of eight floats.
+template <class Term>
+inline Eight add_terms(const float* from, const Eight& sums, Term term) {
+  return {sums.whole + term(__builtin_convertvector(load_halved(from), Doubles))};
+}
+inline double sum_of(const Eight& x) {
+  typedef double Four __attribute__((vector_size(4 * sizeof(double))));
+  const Four four =
+      __builtin_shufflevector(x.whole, x.whole, 0, 1, 2, 3) + __builtin_shufflevector(x.whole, x.whole, 4, 5, 6, 7);
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+#else
+struct Eight {
+  Doubles low, high;
+};
+inline Eight no_eight() { return {Doubles{}, Doubles{}}; }
+template <class Term>
+inline Eight add_terms(const float* from, const Eight& sums, Term term) {
+  return {sums.low + term(__builtin_convertvector(load_halved(from), Doubles)),
+          sums.high + term(__builtin_convertvector(load_halved(from + kDoubles), Doubles))};
+}
+inline double sum_of(const Eight& x) {
+  const Doubles four = x.low + x.high;
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+#endif
+
 // exp(x) for x <= 0, within 2 units in the last place; 0 below -87, not a number where x isn't. Cody and Waite's range
 // reduction, then a polynomial on [-ln 2 / 2, ln 2 / 2] (the coefficients of Cephes' expf).
 inline Part exp_of(Part x) {
