@@ -11,28 +11,12 @@
 #include "kernels/accumulate_losses/accumulate_losses.h"
 #include "kernels/column_sums/column_sums.h"
 #include "kernels/loops/loops.h"
-#include "kernels/transpose.h"
+#include "kernels/walk.h"
 
 namespace depthkv::cpu {
 namespace {
 
-constexpr std::size_t kOctets = 4;
-constexpr std::size_t kBlockRows = kOctets * kWalkRows;
 constexpr std::size_t kStretch = 128;  // keys
-static_assert(kWalkRows == 8);
-
-// [T][kWalkRows] from rows [T].
-void interleave(const float* const (&rows)[kWalkRows], std::size_t keys, float* out) {
-  const float* from[kWalkRows];
-  std::copy(std::begin(rows), std::end(rows), from);
-  std::size_t j = 0;
-  for (; j + 8 <= keys; j += 8) {
-    transpose_eight(from, out + j * kWalkRows, kWalkRows);
-    for (const float*& row : from) row += 8;
-  }
-  for (; j < keys; ++j)
-    for (std::size_t r = 0; r < kWalkRows; ++r) out[j * kWalkRows + r] = rows[r][j];
-}
 
 class Walk {
  public:
@@ -46,15 +30,14 @@ class Walk {
         weights_(std::make_unique_for_overwrite<float[]>(keys_ * kBlockRows)),
         inverse_(std::make_unique_for_overwrite<float[]>(keys_ * kBlockRows)),
         full_(strips_ * kOctets * kSums),
-        sums_(full_.size()),
-        zeros_(keys_) {
+        sums_(full_.size()) {
     order_.reserve(keys_);
     for (auto j = static_cast<std::uint32_t>(input.ranking.size()); j < keys_; ++j) order_.push_back(j);
     order_.insert(order_.end(), input.ranking.begin(), input.ranking.end());
     gather_values(input.values);
   }
 
-  // Up to kBlockRows rows; those that fill up an octet count as all zeros.
+  // Up to kBlockRows rows.
   void add(std::span<const float* const> rows) {
     octets_ = (rows.size() + kWalkRows - 1) / kWalkRows;
     for (std::size_t octet = 0; octet < octets_; ++octet)
@@ -97,9 +80,7 @@ class Walk {
   }
 
   void order_attention(std::span<const float* const> rows, std::size_t octet) {
-    const float* padded[kWalkRows];
-    for (std::size_t r = 0; r < kWalkRows; ++r) padded[r] = r < rows.size() ? rows[r] : zeros_.data();
-    interleave(padded, keys_, attention_.get());
+    interleave_rows(rows, keys_, attention_.get());
     const std::size_t at = octet * keys_ * kWalkRows;
     loops().order_weights({attention_.get(), order_.data(), keys_, weights_.get() + at, inverse_.get() + at});
   }
@@ -149,23 +130,13 @@ class Walk {
   std::vector<float> full_;             // [strip][octet][kWalkRows][kWalkWidth]
   std::vector<float> sums_;             // the same
   std::array<float, kStretch * kWalkLanes> losses_{};
-  std::vector<float> zeros_;  // [T]
 };
 
 }  // namespace
 
 void accumulate_losses(const LossInput& input, LossCurves& curves) {
   Walk walk(input, curves);
-  std::vector<const float*> rows;
-  for (std::int64_t h = 0; h < input.attention.heads; ++h) {
-    for (std::int64_t r = 0; r < input.attention.rows; ++r) {
-      rows.push_back(input.attention.row(h, r).data());
-      if (rows.size() < kBlockRows) continue;
-      walk.add(rows);
-      rows.clear();
-    }
-  }
-  if (!rows.empty()) walk.add(rows);
+  for_row_blocks(input.attention, [&](std::span<const float* const> rows) { walk.add(rows); });
   walk.add_mass(input.attention);
 }
 

@@ -202,13 +202,17 @@ inline void store_sums(const WalkSums<Rows>& sums, float* to) {
 }
 
 template <std::size_t Rows>
-inline void add_key(const LossWalk& walk, std::size_t key, std::size_t row, WalkSums<Rows>& sums) {
+inline void add_weighted(const float* values, const float* weights, WalkSums<Rows>& sums) {
   Wide value[kWalkVectors];
-  for (std::size_t v = 0; v < kWalkVectors; ++v) value[v] = load(walk.values + key * kWalkWidth + v * kWide);
+  for (std::size_t v = 0; v < kWalkVectors; ++v) value[v] = load(values + v * kWide);
   for (std::size_t r = 0; r < Rows; ++r) {
-    const Wide weight = all(walk.weights[key * kWalkRows + row + r]);
+    const Wide weight = all(weights[r]);
     for (std::size_t v = 0; v < kWalkVectors; ++v) sums[r][v] = fused(weight, value[v], sums[r][v]);
   }
+}
+template <std::size_t Rows>
+inline void add_key(const LossWalk& walk, std::size_t key, std::size_t row, WalkSums<Rows>& sums) {
+  add_weighted<Rows>(walk.values + key * kWalkWidth, walk.weights + key * kWalkRows + row, sums);
 }
 
 void weighted_sums(const LossWalk& walk) {
@@ -252,82 +256,111 @@ void order_weights(const WalkWeights& walk) {
     for (std::size_t i = 0; i < walk.keys; ++i) {
       const Halved weight = load_halved(walk.attention + walk.order[i] * kWalkRows + row);
       const Doubles divisor = mass > none ? mass : infinite;
-      const Halved inverse = 1.0F / __builtin_convertvector(divisor, Halved);
+      const Halved inverse = 1.0F / to_floats(divisor);
       std::memcpy(walk.weights + i * kWalkRows + row, &weight, sizeof weight);
       std::memcpy(walk.inverse + i * kWalkRows + row, &inverse, sizeof inverse);
-      mass += __builtin_convertvector(weight, Doubles);
+      mass += to_doubles(weight);
     }
   }
 }
 
-template <std::size_t Rows, std::size_t Vectors>
-inline void chosen_sums_of(const ChosenSums& in, std::size_t row, std::size_t column, float* to) {
-  Wide sums[Rows][Vectors];
-  for (std::size_t r = 0; r < Rows; ++r)
-    for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = load(to + (row + r) * kWalkWidth + column + v * kWide);
-  for (std::size_t i = 0; i < in.keys; ++i) {
-    const std::size_t key = in.chosen[i];
-    Wide value[Vectors];
-    for (std::size_t v = 0; v < Vectors; ++v) value[v] = load(in.values + key * in.value_stride + column + v * kWide);
-    for (std::size_t r = 0; r < Rows; ++r) {
-      const Wide weight = all(in.attention[(row + r) * in.row_stride + key]);
-      for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = fused(weight, value[v], sums[r][v]);
+void chosen_sums(const ChosenSums& in, float* to) {
+  for (std::size_t row = 0; row < kWalkRows; row += kSummed) {
+    WalkSums<kSummed> sums;
+    load_sums<kSummed>(to + row * kWalkWidth, sums);
+    for (std::size_t i = 0; i < in.keys; ++i) {
+      const std::size_t key = in.chosen[i];
+      add_weighted<kSummed>(in.values + key * in.value_stride, in.attention + key * kWalkRows + row, sums);
     }
-  }
-  for (std::size_t r = 0; r < Rows; ++r)
-    for (std::size_t v = 0; v < Vectors; ++v) store(to + (row + r) * kWalkWidth + column + v * kWide, sums[r][v]);
-}
-
-void chosen_sums(const ChosenSums& in, std::size_t rows, float* sums) {
-  for (std::size_t column = 0; column < kWalkWidth; column += kColumns) {
-    std::size_t row = 0;
-    for (; row + kRows <= rows; row += kRows) chosen_sums_of<kRows, kVectors>(in, row, column, sums);
-    for (; row < rows; ++row) chosen_sums_of<1, kVectors>(in, row, column, sums);
+    store_sums<kSummed>(sums, to + row * kWalkWidth);
   }
 }
 
-template <class Term>
-inline double sum_over(const float* row, std::size_t columns, Term term) {
-  Eight sums = no_eight();
+// Floats that are asked for before they are needed.
+constexpr std::size_t kAhead = 1024;
+
+template <std::size_t Rows, class Term>
+inline void add_columns(const float* from, std::size_t stride, std::size_t columns, Term term, Eight (&sums)[Rows]) {
+  for (Eight& sum : sums) sum = no_eight();
   std::size_t c = 0;
-  for (; c + kEight <= columns; c += kEight) sums = add_terms(row + c, sums, term);
-  if (c < columns) {
-    float rest[kEight] = {};
-    for (std::size_t i = 0; c + i < columns; ++i) rest[i] = row[c + i];
-    sums = add_terms(rest, sums, term);
+  for (; c + kEight <= columns; c += kEight) {
+    for (std::size_t r = 0; r < Rows; ++r) {
+      // The processor's own prefetching stops at the end of a page.
+      __builtin_prefetch(from + r * stride + c + kAhead);
+      sums[r] = add_terms(from + r * stride + c, sums[r], term);
+    }
   }
-  return sum_of(sums);
+  if (c == columns) return;
+  for (std::size_t r = 0; r < Rows; ++r) {
+    float rest[kEight] = {};
+    for (std::size_t i = 0; c + i < columns; ++i) rest[i] = from[r * stride + c + i];
+    sums[r] = add_terms(rest, sums[r], term);
+  }
+}
+
+template <class Term, class Finish>
+inline void norms_of(const NormRows& in, float* norms, Term term, Finish finish) {
+  constexpr std::size_t kTogether = 4;
+  std::size_t r = 0;
+  for (; r + kTogether <= in.rows; r += kTogether) {
+    Eight sums[kTogether];
+    add_columns(in.values + r * in.stride, in.stride, in.columns, term, sums);
+    const Four four = finish(sums_of(sums));
+    for (std::size_t i = 0; i < kTogether; ++i) norms[r + i] = static_cast<float>(four[i]);
+  }
+  for (; r < in.rows; ++r) {
+    Eight sums[1];
+    add_columns(in.values + r * in.stride, in.stride, in.columns, term, sums);
+    norms[r] = static_cast<float>(finish(Four{sum_of(sums[0]), 0, 0, 0})[0]);
+  }
+}
+
+// Squares of floats are exact in double.
+void row_norms(const NormRows& in, bool squared, float* norms) {
+  if (squared)
+    norms_of(
+        in, norms, [](Doubles x) { return x * x; }, [](Four x) { return root_of(x); });
+  else
+    norms_of(
+        in, norms, [](Doubles x) { return x < 0 ? -x : x; }, [](Four x) { return x; });
 }
 
 double masked_sum(const float* row, const std::uint32_t* mask, std::size_t columns) {
+  typedef std::uint32_t Bits __attribute__((vector_size(kEight * sizeof(std::uint32_t))));
   Eight sums = no_eight();
-  for (std::size_t c = 0; c < columns; c += kEight) {
-    float left[kEight] = {};
-    for (std::size_t i = 0; i < kEight && c + i < columns; ++i) {
-      std::uint32_t bits;
-      std::memcpy(&bits, row + c + i, sizeof bits);
-      bits &= mask[c + i];
-      std::memcpy(left + i, &bits, sizeof bits);
-    }
+  const auto add = [&](const float* values, const std::uint32_t* with) {
+    Bits bits;
+    Bits chosen;
+    std::memcpy(&bits, values, sizeof bits);
+    std::memcpy(&chosen, with, sizeof chosen);
+    bits &= chosen;
+    float left[kEight];
+    std::memcpy(left, &bits, sizeof bits);
     sums = add_terms(left, sums, [](Doubles x) { return x; });
+  };
+  std::size_t c = 0;
+  for (; c + kEight <= columns; c += kEight) add(row + c, mask + c);
+  if (c < columns) {
+    float values[kEight] = {};
+    std::uint32_t with[kEight] = {};
+    for (std::size_t i = 0; c + i < columns; ++i) values[i] = row[c + i], with[i] = mask[c + i];
+    add(values, with);
   }
   return sum_of(sums);
-}
-
-void row_norms(const float* from, std::size_t stride, std::size_t rows, std::size_t columns, bool squared,
-               float* norms) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    const float* row = from + r * stride;
-    // Squares of floats are exact in double.
-    norms[r] = static_cast<float>(squared ? __builtin_sqrt(sum_over(row, columns, [](Doubles x) { return x * x; }))
-                                          : sum_over(row, columns, [](Doubles x) { return x < 0 ? -x : x; }));
-  }
 }
 
 }  // namespace
 
 extern const Loops DEPTHKV_LOOPS;
-const Loops DEPTHKV_LOOPS{softmax_block, add_weighted_rows, projected_norms, add_products, order_weights,
-                          weighted_sums, walk_losses,       chosen_sums,     masked_sum,   row_norms};
+const Loops DEPTHKV_LOOPS{.softmax_block = softmax_block,
+                          .add_weighted_rows = add_weighted_rows,
+                          .projected_norms = projected_norms,
+                          .add_products = add_products,
+                          .order_weights = order_weights,
+                          .weighted_sums = weighted_sums,
+                          .walk_losses = walk_losses,
+                          .chosen_sums = chosen_sums,
+                          .masked_sum = masked_sum,
+                          .row_norms = row_norms};
 
 }  // namespace depthkv

@@ -43,9 +43,8 @@ struct WalkWeights {
 
 // Values weighted by rows of attention, at chosen keys only.
 struct ChosenSums {
-  const float* attention = nullptr;  // [rows][row_stride]
-  std::size_t row_stride = 0;
-  const float* values = nullptr;  // [T][value_stride >= kWalkWidth]
+  const float* attention = nullptr;  // [T][kWalkRows]
+  const float* values = nullptr;     // [T][value_stride >= kWalkWidth]
   std::size_t value_stride = 0;
   const std::uint32_t* chosen = nullptr;  // [keys]
   std::size_t keys = 0;
@@ -65,6 +64,13 @@ struct SoftmaxBlock {
   // Keys that are worked on, multiples of kKeyTile around all of [begin, end).
   std::size_t first = 0;
   std::size_t last = 0;
+};
+
+struct NormRows {
+  const float* values = nullptr;  // [rows][stride >= columns]
+  std::size_t stride = 0;
+  std::size_t rows = 0;
+  std::size_t columns = 0;
 };
 
 struct Loops {
@@ -88,14 +94,12 @@ struct Loops {
   // The same, and losses [keys][kWalkLanes] += squared differences of sum * inverse and full before each key, in lanes:
   // rows and then dimensions in order.
   void (*walk_losses)(const LossWalk& walk, float* losses);
-  // sums [rows][kWalkWidth] += weighted values of the chosen keys, in order.
-  void (*chosen_sums)(const ChosenSums& in, std::size_t rows, float* sums);
+  // sums [kWalkRows][kWalkWidth] += weighted values of the chosen keys, in order.
+  void (*chosen_sums)(const ChosenSums& in, float* sums);
   // The sum of what `mask`, all ones or zeros, leaves of a row, in double, eight columns apart.
   double (*masked_sum)(const float* row, const std::uint32_t* mask, std::size_t columns);
-  // norms [rows] of rows [rows][stride] of that many columns: L1, or L2 if `squared`. Sums in double, of eight columns
-  // apart.
-  void (*row_norms)(const float* from, std::size_t stride, std::size_t rows, std::size_t columns, bool squared,
-                    float* norms);
+  // norms [rows]: L1, or L2 if `squared`. Sums in double, of eight columns apart.
+  void (*row_norms)(const NormRows& in, bool squared, float* norms);
 };
 
 const Loops& base_loops();

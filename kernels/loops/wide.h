@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__FMA__) || defined(__AVX512F__)
+#if defined(__AVX__) || defined(__FMA__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -122,20 +122,50 @@ inline Halved load_halved(const float* from) {
   std::memcpy(&x, from, sizeof x);
   return x;
 }
+// GCC 12 takes conversions of more than a base vector apart.
+inline Doubles to_doubles(Halved x) {
+#ifdef __AVX512F__
+  return _mm512_cvtps_pd(x);
+#else
+  return __builtin_convertvector(x, Doubles);
+#endif
+}
+inline Halved to_floats(Doubles x) {
+#ifdef __AVX512F__
+  return _mm512_cvtpd_ps(x);
+#else
+  return __builtin_convertvector(x, Halved);
+#endif
+}
+
 // sums[i] += x[i], in double.
+inline void add_half(double* sums, Halved x) {
+  Doubles sum;
+  std::memcpy(&sum, sums, sizeof sum);
+  sum += to_doubles(x);
+  std::memcpy(sums, &sum, sizeof sum);
+}
+inline void add_to(double* sums, Part x) {
+#ifdef __AVX512F__
+  add_half(sums, __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7));
+  add_half(sums + kDoubles, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
+#else
+  add_half(sums, __builtin_shufflevector(x, x, 0, 1, 2, 3));
+  add_half(sums + kDoubles, __builtin_shufflevector(x, x, 4, 5, 6, 7));
+#endif
+}
 inline void add_to(double* sums, const Wide& x) {
-  float lanes[kWide];
-  store(lanes, x);
-  for (std::size_t i = 0; i < kWide; i += kDoubles) {
-    Doubles sum;
-    std::memcpy(&sum, sums + i, sizeof sum);
-    sum += __builtin_convertvector(load_halved(lanes + i), Doubles);
-    std::memcpy(sums + i, &sum, sizeof sum);
-  }
+#ifdef __AVX512F__
+  add_to(sums, x.whole);
+#else
+  add_to(sums, x.low);
+  add_to(sums + kPart, x.high);
+#endif
 }
 
 // Eight running sums in double.
 constexpr std::size_t kEight = 8;
+typedef double Four __attribute__((vector_size(4 * sizeof(double))));
 #ifdef __AVX512F__
 struct Eight {
   Doubles whole;
@@ -144,13 +174,10 @@ inline Eight no_eight() { return {Doubles{}}; }
 // sums + term(x) of eight floats.
 template <class Term>
 inline Eight add_terms(const float* from, const Eight& sums, Term term) {
-  return {sums.whole + term(__builtin_convertvector(load_halved(from), Doubles))};
+  return {sums.whole + term(to_doubles(load_halved(from)))};
 }
-inline double sum_of(const Eight& x) {
-  typedef double Four __attribute__((vector_size(4 * sizeof(double))));
-  const Four four =
-      __builtin_shufflevector(x.whole, x.whole, 0, 1, 2, 3) + __builtin_shufflevector(x.whole, x.whole, 4, 5, 6, 7);
-  return (four[0] + four[2]) + (four[1] + four[3]);
+inline Four folded(const Eight& x) {
+  return __builtin_shufflevector(x.whole, x.whole, 0, 1, 2, 3) + __builtin_shufflevector(x.whole, x.whole, 4, 5, 6, 7);
 }
 #else
 struct Eight {
@@ -159,14 +186,32 @@ struct Eight {
 inline Eight no_eight() { return {Doubles{}, Doubles{}}; }
 template <class Term>
 inline Eight add_terms(const float* from, const Eight& sums, Term term) {
-  return {sums.low + term(__builtin_convertvector(load_halved(from), Doubles)),
-          sums.high + term(__builtin_convertvector(load_halved(from + kDoubles), Doubles))};
+  return {sums.low + term(to_doubles(load_halved(from))), sums.high + term(to_doubles(load_halved(from + kDoubles)))};
+}
+inline Four folded(const Eight& x) { return x.low + x.high; }
+#endif
+// The sums of four rows' lanes, each in the order of sum_of().
+inline Four sums_of(const Eight (&rows)[4]) {
+  const Four a = folded(rows[0]);
+  const Four b = folded(rows[1]);
+  const Four c = folded(rows[2]);
+  const Four d = folded(rows[3]);
+  const Four ab = __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
+  const Four cd = __builtin_shufflevector(c, d, 0, 4, 2, 6) + __builtin_shufflevector(c, d, 1, 5, 3, 7);
+  return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 inline double sum_of(const Eight& x) {
-  const Doubles four = x.low + x.high;
-  return (four[0] + four[2]) + (four[1] + four[3]);
+  const Four four = folded(x);
+  return (four[0] + four[1]) + (four[2] + four[3]);
 }
+inline Four root_of(Four x) {
+#ifdef __AVX__
+  return _mm256_sqrt_pd(x);
+#else
+  for (std::size_t i = 0; i < 4; ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
 #endif
+}
 
 // exp(x) for x <= 0, within 2 units in the last place; 0 below -87, not a number where x isn't. Cody and Waite's range
 // reduction, then a polynomial on [-ln 2 / 2, ln 2 / 2] (the coefficients of Cephes' expf).

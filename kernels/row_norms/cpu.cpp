@@ -7,9 +7,11 @@ namespace depthkv::cpu {
 Tensor row_norms(const View& rows, Norm norm) {
   Tensor norms = Tensor::unwritten(rows.heads, 1, rows.rows);
   for (std::int64_t h = 0; h < rows.heads; ++h)
-    loops().row_norms(rows.data + h * rows.head_stride, static_cast<std::size_t>(rows.row_stride),
-                      static_cast<std::size_t>(rows.rows), static_cast<std::size_t>(rows.columns), norm == Norm::l2,
-                      norms.row(h, 0).data());
+    loops().row_norms({.values = rows.data + h * rows.head_stride,
+                       .stride = static_cast<std::size_t>(rows.row_stride),
+                       .rows = static_cast<std::size_t>(rows.rows),
+                       .columns = static_cast<std::size_t>(rows.columns)},
+                      norm == Norm::l2, norms.row(h, 0).data());
   return norms;
 }
 
