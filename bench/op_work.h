@@ -34,5 +34,9 @@ struct OpWork {
 // accumulate_losses, set_losses, projected_norms and moments one KV head, the unit of work that replay and tracer hand
 // to a thread.
 std::vector<OpWork> works_of(const KernelCase& c);
+// Their names, in that order.
+inline constexpr std::string_view kOpNames[] = {"attention_rows", "attention_sums",    "column_sums",
+                                                "row_norms",      "projected_norms",   "moments",
+                                                "rank",           "accumulate_losses", "set_losses"};
 
 }  // namespace depthkv
