@@ -48,26 +48,27 @@ constexpr double kHalf = sizeof(std::uint16_t);
 constexpr double kDouble = sizeof(double);
 
 OpWork attention_rows(const Shared& x) {
-  const double outputs = x->query_heads() * x->rows() * x->tokens();
-  const double inputs = x->query_heads() * x->rows() * x->width() + x->c.kv_heads * x->tokens() * x->width();
+  const double outputs = x->group_rows() * x->tokens();
+  const double inputs = x->group_rows() * x->width() + x->tokens() * x->width();
+  const View queries = x->in.queries.view().head_range(0, x->c.group);
+  const View keys = x->in.keys.view().head_range(0, 1);
   return {"attention_rows",
-          [x] { keep(cpu().attention_rows(x->in.queries.view(), x->in.keys.view(), x->in.positions, x->in.spec)); },
-          2 * x->width() * x->seen() * x->query_heads(),
+          [x, queries, keys] { keep(cpu().attention_rows(queries, keys, x->in.positions, x->in.spec)); },
+          2 * x->width() * x->seen() * x->c.group,
           kFloat * (inputs + outputs),
           {x->c.rows, x->c.tokens, x->c.columns}};
 }
 
 OpWork attention_sums(const Shared& x) {
-  const double queries = x->query_heads() * x->rows() * x->width();
-  const double keys = x->c.kv_heads * x->tokens() * x->width();
-  auto sums = std::make_shared<std::vector<double>>(static_cast<std::size_t>(x->query_heads() * x->tokens()));
-  return {"attention_sums",
-          [x, sums] {
-            cpu().attention_sums(x->in.queries.view(), x->in.halves(), x->c.tokens - x->c.rows, x->in.spec, *sums);
-          },
-          2 * x->width() * x->seen() * x->query_heads(),
-          kFloat * queries + kHalf * keys + 2 * kDouble * x->query_heads() * x->tokens(),
-          {x->c.rows, x->c.tokens, x->c.columns}};
+  const View queries = x->in.queries.view().head_range(0, x->c.group);
+  const HalfRows keys = x->in.halves().head(0);
+  auto sums = std::make_shared<std::vector<double>>(static_cast<std::size_t>(x->c.group * x->c.tokens));
+  return {
+      "attention_sums",
+      [x, queries, keys, sums] { cpu().attention_sums(queries, keys, x->c.tokens - x->c.rows, x->in.spec, *sums); },
+      2 * x->width() * x->seen() * x->c.group,
+      kFloat * x->group_rows() * x->width() + kHalf * x->tokens() * x->width() + 2 * kDouble * x->c.group * x->tokens(),
+      {x->c.rows, x->c.tokens, x->c.columns}};
 }
 
 OpWork column_sums(const Shared& x) {

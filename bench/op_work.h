@@ -29,10 +29,8 @@ struct OpWork {
   ProductShape shape;
 };
 
-// Flops and bytes of one run are exact. Ops run on one thread: callers hand every thread a head. Rows of attention are
-// the case's last ones. attention_rows, attention_sums, column_sums, row_norms and rank take all heads;
-// accumulate_losses, set_losses, projected_norms and moments one KV head, the unit of work that replay and tracer hand
-// to a thread.
+// Flops and bytes of one run are exact. Ops run on one thread: callers hand every thread a KV head. Rows of attention
+// are the case's last ones. column_sums, row_norms and rank take all heads; the others one KV head and its query heads.
 std::vector<OpWork> works_of(const KernelCase& c);
 // Their names, in that order.
 inline constexpr std::string_view kOpNames[] = {"attention_rows", "attention_sums",    "column_sums",
