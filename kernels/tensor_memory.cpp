@@ -11,8 +11,10 @@
 namespace depthkv {
 namespace {
 
+constexpr std::size_t kPage = std::size_t{4} << 10;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kLarge = 2 * kHugePage;
+constexpr std::size_t kHuge = 2 * kHugePage;            // blocks that get huge pages
+constexpr std::size_t kLarge = std::size_t{256} << 10;  // blocks that are kept
 #ifdef __SANITIZE_ADDRESS__
 constexpr std::size_t kMostKept = 0;  // so that it sees what is used after its time
 #else
@@ -62,7 +64,11 @@ Kept& kept() {
   return blocks;
 }
 
-std::size_t whole_pages(std::size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
+std::size_t page_of(std::size_t bytes) { return bytes < kHuge ? kPage : kHugePage; }
+std::size_t whole_pages(std::size_t bytes) {
+  const std::size_t page = page_of(bytes);
+  return (bytes + page - 1) / page * page;
+}
 
 }  // namespace
 
@@ -70,9 +76,9 @@ void* take_tensor_memory(std::size_t bytes) {
   if (bytes < kLarge) return ::operator new(bytes);
   const std::size_t pages = whole_pages(bytes);
   if (void* memory = kept().take(pages)) return memory;
-  void* memory = std::aligned_alloc(kHugePage, pages);
+  void* memory = std::aligned_alloc(page_of(bytes), pages);
   if (memory == nullptr) throw std::bad_alloc();
-  madvise(memory, pages, MADV_HUGEPAGE);  // where that fails, there are small pages
+  if (bytes >= kHuge) madvise(memory, pages, MADV_HUGEPAGE);  // where that fails, there are small pages
   return memory;
 }
 

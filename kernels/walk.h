@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/loops/loops.h"
+#include "kernels/scratch.h"
 #include "kernels/transpose.h"
 
 namespace depthkv::cpu {

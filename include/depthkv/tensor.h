@@ -65,8 +65,8 @@ struct HalfRows {
 
 enum class Norm { l1, l2 };
 
-// Where tensors live. Large ones get huge pages, if the system has them for those who ask: the first touch of a small
-// page costs as much as computing what goes into it.
+// Where tensors live. The first touch of a new page costs as much as computing what goes into it: large blocks get huge
+// pages if there are any, and up to 64 MiB that were given back wait for the next tensors of their sizes.
 void* take_tensor_memory(std::size_t bytes);  // throws std::bad_alloc
 void give_tensor_memory(void* memory, std::size_t bytes);
 

@@ -5,7 +5,6 @@
 // attention once per block. The walk starts with what can't be pruned.
 #include <algorithm>
 #include <array>
-#include <memory>
 #include <vector>
 
 #include "kernels/accumulate_losses/accumulate_losses.h"
@@ -25,10 +24,10 @@ class Walk {
         keys_(static_cast<std::size_t>(input.attention.columns)),
         priced_(keys_ - input.ranking.size()),
         strips_((static_cast<std::size_t>(input.values.columns) + kWalkWidth - 1) / kWalkWidth),
-        values_(std::make_unique_for_overwrite<float[]>(strips_ * keys_ * kWalkWidth)),
-        attention_(std::make_unique_for_overwrite<float[]>(keys_ * kWalkRows)),
-        weights_(std::make_unique_for_overwrite<float[]>(keys_ * kBlockRows)),
-        inverse_(std::make_unique_for_overwrite<float[]>(keys_ * kBlockRows)),
+        values_(strips_ * keys_ * kWalkWidth),
+        attention_(keys_ * kWalkRows),
+        weights_(keys_ * kBlockRows),
+        inverse_(keys_ * kBlockRows),
         full_(strips_ * kOctets * kSums),
         sums_(full_.size()) {
     order_.reserve(keys_);
@@ -70,7 +69,7 @@ class Walk {
     for (std::size_t strip = 0; strip < strips_; ++strip) {
       const std::size_t begin = strip * kWalkWidth;
       const std::size_t count = std::min(kWalkWidth, d - begin);
-      float* to = values_.get() + strip * keys_ * kWalkWidth;
+      float* to = values_.data() + strip * keys_ * kWalkWidth;
       for (const std::uint32_t j : order_) {
         const auto row = values.row(0, j).subspan(begin, count);
         std::fill(std::copy(row.begin(), row.end(), to), to + kWalkWidth, 0.0F);
@@ -80,16 +79,16 @@ class Walk {
   }
 
   void order_attention(std::span<const float* const> rows, std::size_t octet) {
-    interleave_rows(rows, keys_, attention_.get());
+    interleave_rows(rows, keys_, attention_.data());
     const std::size_t at = octet * keys_ * kWalkRows;
-    loops().order_weights({attention_.get(), order_.data(), keys_, weights_.get() + at, inverse_.get() + at});
+    loops().order_weights({attention_.data(), order_.data(), keys_, weights_.data() + at, inverse_.data() + at});
   }
 
   LossWalk stretch(std::size_t strip, std::size_t octet, std::size_t first, std::size_t count, float* sums) const {
     const std::size_t at = (octet * keys_ + first) * kWalkRows;
-    return {.values = values_.get() + (strip * keys_ + first) * kWalkWidth,
-            .weights = weights_.get() + at,
-            .inverse = inverse_.get() + at,
+    return {.values = values_.data() + (strip * keys_ + first) * kWalkWidth,
+            .weights = weights_.data() + at,
+            .inverse = inverse_.data() + at,
             .keys = count,
             .full = full_.data() + (strip * kOctets + octet) * kSums,
             .sums = sums + (strip * kOctets + octet) * kSums};
@@ -121,14 +120,14 @@ class Walk {
   std::size_t keys_;
   std::size_t priced_;
   std::size_t strips_;
-  std::size_t octets_ = 0;              // of the block
-  std::vector<std::uint32_t> order_;    // [keys] positions
-  std::unique_ptr<float[]> values_;     // [strip][keys][kWalkWidth], in the walk's order
-  std::unique_ptr<float[]> attention_;  // [T][kWalkRows], of one octet
-  std::unique_ptr<float[]> weights_;    // [octet][keys][kWalkRows], in the walk's order
-  std::unique_ptr<float[]> inverse_;    // [octet][keys][kWalkRows]
-  std::vector<float> full_;             // [strip][octet][kWalkRows][kWalkWidth]
-  std::vector<float> sums_;             // the same
+  std::size_t octets_ = 0;            // of the block
+  std::vector<std::uint32_t> order_;  // [keys] positions
+  Scratch values_;                    // [strip][keys][kWalkWidth], in the walk's order
+  Scratch attention_;                 // [T][kWalkRows], of one octet
+  Scratch weights_;                   // [octet][keys][kWalkRows], in the walk's order
+  Scratch inverse_;                   // [octet][keys][kWalkRows]
+  std::vector<float> full_;           // [strip][octet][kWalkRows][kWalkWidth]
+  std::vector<float> sums_;           // the same
   std::array<float, kStretch * kWalkLanes> losses_{};
 };
 

@@ -42,21 +42,21 @@ void TransposedKeys::fill(std::int64_t tokens, ReadKey read) {
     if (count < kTile) std::ranges::fill(tile, 0.0F);
     for (std::int64_t j = 0; j < count; ++j)
       read(first + j, std::span(tile).subspan(static_cast<std::size_t>(j) * dimensions_, dimensions_));
-    transpose_tile(tile.data(), dimensions_, values_.get() + static_cast<std::size_t>(first) * dimensions_);
+    transpose_tile(tile.data(), dimensions_, values_.data() + static_cast<std::size_t>(first) * dimensions_);
   }
 }
 
 TransposedKeys::TransposedKeys(const View& keys, std::int64_t head)
     : dimensions_(static_cast<std::size_t>(keys.columns)),
       padded_(padded_to_tiles(keys.rows)),
-      values_(std::make_unique_for_overwrite<float[]>(padded_ * dimensions_)) {
+      values_(padded_ * dimensions_) {
   fill(keys.rows, [&](std::int64_t j, std::span<float> out) { std::ranges::copy(keys.row(head, j), out.begin()); });
 }
 
 TransposedKeys::TransposedKeys(const HalfRows& keys, std::int64_t head)
     : dimensions_(static_cast<std::size_t>(keys.columns)),
       padded_(padded_to_tiles(keys.rows)),
-      values_(std::make_unique_for_overwrite<float[]>(padded_ * dimensions_)) {
+      values_(padded_ * dimensions_) {
   fill(keys.rows, [&](std::int64_t j, std::span<float> out) { from_half(keys.row(head, j), out); });
 }
 
@@ -76,8 +76,8 @@ SoftmaxRows SoftmaxWalk::compute(const View& queries, std::int64_t row, std::siz
                            .softcap = static_cast<float>(spec_.softcap),
                            .first = first,
                            .last = last};
-  loops().softmax_block(block, values_.get(), stride_, inverse_.data());
-  return {row, rows, first, last, values_.get(), stride_, std::span(inverse_).first(rows)};
+  loops().softmax_block(block, values_.data(), stride_, inverse_.data());
+  return {row, rows, first, last, values_.data(), stride_, std::span(inverse_).first(rows)};
 }
 
 }  // namespace depthkv::cpu

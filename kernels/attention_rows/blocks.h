@@ -4,11 +4,12 @@
 #pragma once
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <span>
+#include <vector>
 
 #include "depthkv/ops.h"
 #include "kernels/loops/loops.h"
+#include "kernels/scratch.h"
 
 namespace depthkv::cpu {
 
@@ -19,7 +20,7 @@ class TransposedKeys {
   TransposedKeys(const View& keys, std::int64_t head);
   TransposedKeys(const HalfRows& keys, std::int64_t head);
 
-  const float* data() const { return values_.get(); }
+  const float* data() const { return values_.data(); }
   // Keys in all, with those that fill up the last tile.
   std::size_t padded() const { return padded_; }
 
@@ -30,7 +31,7 @@ class TransposedKeys {
 
   std::size_t dimensions_;
   std::size_t padded_;
-  std::unique_ptr<float[]> values_;
+  Scratch values_;
 };
 
 // Rows of one query head whose softmax, but for the division, is in `values` [rows][stride]: 0 where a row doesn't see.
@@ -53,10 +54,7 @@ class SoftmaxWalk {
  public:
   // Rows an odd number of tiles apart: a power of two would make them share few sets of the first-level cache.
   SoftmaxWalk(const TransposedKeys& keys, SoftmaxSpec spec)
-      : keys_(keys),
-        spec_(spec),
-        stride_((keys.padded() / kKeyTile | 1) * kKeyTile),
-        values_(std::make_unique_for_overwrite<float[]>(kBlockRows * stride_)) {}
+      : keys_(keys), spec_(spec), stride_((keys.padded() / kKeyTile | 1) * kKeyTile), values_(kBlockRows * stride_) {}
 
   template <class Position, class Visit>
   void run(const View& queries, Position position, Visit visit) {
@@ -80,7 +78,7 @@ class SoftmaxWalk {
   std::array<std::size_t, kBlockRows> begin_{};
   std::array<std::size_t, kBlockRows> seen_{};
   std::array<float, kBlockRows> inverse_{};
-  std::unique_ptr<float[]> values_;
+  Scratch values_;
 };
 
 }  // namespace depthkv::cpu

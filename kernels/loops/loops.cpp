@@ -44,7 +44,8 @@ inline void products(const Left& left, const float* matrix, std::size_t stride, 
 }
 
 template <std::size_t Rows>
-inline void logits_of(const SoftmaxBlock& block, std::size_t row, std::size_t key, float* out, std::size_t stride) {
+[[gnu::always_inline]] inline void logits_of(const SoftmaxBlock& block, std::size_t row, std::size_t key, float* out,
+                                             std::size_t stride) {
   Wide sums[Rows][kVectors];
   const float* tile = block.keys + key / kKeyTile * kKeyTile * block.dimensions + key % kKeyTile;
   products({block.queries + row * block.query_stride, block.query_stride, 1}, tile, kKeyTile, block.dimensions, sums);

@@ -108,7 +108,8 @@ inline float sum_of(const Wide& x) {
 inline float largest_of(const Wide& x) {
   float lanes[kWide];
   store(lanes, x);
-  for (std::size_t i = 1; i < kWide; ++i) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
+  for (std::size_t width = kWide / 2; width > 0; width /= 2)
+    for (std::size_t i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
   return lanes[0];
 }
 
@@ -125,14 +126,14 @@ inline Halved load_halved(const float* from) {
 // GCC 12 takes conversions of more than a base vector apart.
 inline Doubles to_doubles(Halved x) {
 #ifdef __AVX512F__
-  return _mm512_cvtps_pd(x);
+  return _mm512_maskz_cvtps_pd(0xff, x);  // the other form warns of what it leaves undefined
 #else
   return __builtin_convertvector(x, Doubles);
 #endif
 }
 inline Halved to_floats(Doubles x) {
 #ifdef __AVX512F__
-  return _mm512_cvtpd_ps(x);
+  return _mm512_maskz_cvtpd_ps(0xff, x);
 #else
   return __builtin_convertvector(x, Halved);
 #endif

@@ -2,7 +2,6 @@
 // Sums over kept and over dropped entries, in float: a stretch of entries at a time meets a block of rows, a few of
 // them and a few dimensions at once.
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "kernels/loops/loops.h"
@@ -23,7 +22,7 @@ class Outputs {
         whole_(static_cast<std::size_t>(values_.columns) / kWalkWidth),
         strips_((static_cast<std::size_t>(values_.columns) + kWalkWidth - 1) / kWalkWidth),
         mask_(keys_, ~0U),
-        attention_(std::make_unique_for_overwrite<float[]>(keys_ * kBlockRows)) {
+        attention_(keys_ * kBlockRows) {
     std::fill_n(mask_.begin(), input.tokens, 0U);
     for (const std::uint32_t j : input.kept) mask_[j] = ~0U;
     for (std::uint32_t j = 0; j < keys_; ++j) (mask_[j] != 0 ? kept_ : dropped_).push_back(j);
@@ -35,7 +34,7 @@ class Outputs {
     for (std::size_t octet = 0; octet < octets; ++octet) {
       const std::size_t first = octet * kWalkRows;
       interleave_rows(rows.subspan(first, std::min(kWalkRows, rows.size() - first)), keys_,
-                      attention_.get() + first * keys_);
+                      attention_.data() + first * keys_);
     }
     add_up(kept_, octets, stays_);
     add_up(dropped_, octets, goes_);
@@ -57,7 +56,7 @@ class Outputs {
       for (std::size_t strip = 0; strip < strips_; ++strip) {
         const bool whole = strip < whole_;
         for (std::size_t octet = 0; octet < octets; ++octet) {
-          loops().chosen_sums({.attention = attention_.get() + octet * kWalkRows * keys_,
+          loops().chosen_sums({.attention = attention_.data() + octet * kWalkRows * keys_,
                                .values = whole ? values_.data + strip * kWalkWidth : padded_.data(),
                                .value_stride = whole ? static_cast<std::size_t>(values_.row_stride) : kWalkWidth,
                                .chosen = stretch.data(),
@@ -91,10 +90,10 @@ class Outputs {
   std::vector<std::uint32_t> mask_;  // of what stays
   std::vector<std::uint32_t> kept_;
   std::vector<std::uint32_t> dropped_;
-  std::vector<float> padded_;           // [T][kWalkWidth]: the last dimensions, then zeros
-  std::unique_ptr<float[]> attention_;  // [octet][T][kWalkRows]
-  std::vector<float> stays_;            // [octet][strip][kWalkRows][kWalkWidth]
-  std::vector<float> goes_;             // the same
+  std::vector<float> padded_;  // [T][kWalkWidth]: the last dimensions, then zeros
+  Scratch attention_;          // [octet][T][kWalkRows]
+  std::vector<float> stays_;   // [octet][strip][kWalkRows][kWalkWidth]
+  std::vector<float> goes_;    // the same
 };
 
 }  // namespace
