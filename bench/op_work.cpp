@@ -71,6 +71,21 @@ OpWork attention_sums(const Shared& x) {
       {x->c.rows, x->c.tokens, x->c.columns}};
 }
 
+OpWork attention_maxima(const Shared& x) {
+  const View queries = x->in.queries.view().head_range(0, x->c.group);
+  const HalfRows keys = x->in.halves().head(0);
+  const std::vector<float> weights(static_cast<std::size_t>(x->c.rows), 1.0F);
+  auto maxima = std::make_shared<std::vector<float>>(static_cast<std::size_t>(x->c.group * x->c.tokens));
+  return {"attention_maxima",
+          [x, queries, keys, weights, maxima] {
+            cpu().attention_maxima(queries, keys, x->c.tokens - x->c.rows, x->in.spec, weights, *maxima);
+          },
+          2 * x->width() * x->seen() * x->c.group,
+          kFloat * (x->group_rows() * x->width() + x->rows() + 2.0 * x->c.group * x->tokens()) +
+              kHalf * x->tokens() * x->width(),
+          {x->c.rows, x->c.tokens, x->c.columns}};
+}
+
 OpWork column_sums(const Shared& x) {
   const double sums = x->query_heads() * x->tokens();
   return {
@@ -149,8 +164,8 @@ OpWork set_losses(const Shared& x) {
 std::vector<OpWork> works_of(const KernelCase& c) {
   const auto inputs = std::make_shared<const Inputs>(c);
   std::vector<OpWork> works;
-  for (const auto make : {attention_rows, attention_sums, column_sums, row_norms, projected_norms, moments, rank,
-                          accumulate_losses, set_losses})
+  for (const auto make : {attention_rows, attention_sums, attention_maxima, column_sums, row_norms, projected_norms,
+                          moments, rank, accumulate_losses, set_losses})
     works.push_back(make(inputs));
   return works;
 }

@@ -33,8 +33,8 @@ struct OpWork {
 // are the case's last ones. column_sums, row_norms and rank take all heads; the others one KV head and its query heads.
 std::vector<OpWork> works_of(const KernelCase& c);
 // Their names, in that order.
-inline constexpr std::string_view kOpNames[] = {"attention_rows", "attention_sums",    "column_sums",
-                                                "row_norms",      "projected_norms",   "moments",
-                                                "rank",           "accumulate_losses", "set_losses"};
+inline constexpr std::string_view kOpNames[] = {
+    "attention_rows", "attention_sums", "attention_maxima",  "column_sums", "row_norms", "projected_norms",
+    "moments",        "rank",           "accumulate_losses", "set_losses"};
 
 }  // namespace depthkv
