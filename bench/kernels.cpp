@@ -1,85 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// Google Benchmark of every op, on the shapes that models have, and of what hidden states are reduced to.
-// depthkv_bench --benchmark_filter=rank
+// Google Benchmark of every op, on the cases of tests/kernels/cases.h, and of what hidden states are reduced to. Rates
+// of flops and bytes are exact counts over the processor time. depthkv_bench --benchmark_filter=rank/h32d64
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <numeric>
 #include <random>
+#include <string>
 
-#include "kernels/cases.h"
+#include "bench/op_work.h"
 #include "tracer/state_metrics.h"
 
 namespace depthkv {
 namespace {
 
-void attention_rows(benchmark::State& state, const KernelCase& c) {
-  const KernelInputs in(c, 1);
-  for (auto _ : state)
-    benchmark::DoNotOptimize(ops_for(Device::cpu).attention_rows(in.queries.view(), in.keys.view(), in.positions, {}));
-  state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);
-}
-
-void attention_sums(benchmark::State& state, const KernelCase& c) {
-  const KernelInputs in(c, 1);
-  std::vector<double> sums(static_cast<std::size_t>(in.queries.heads() * c.tokens));
-  for (auto _ : state) {
-    ops_for(Device::cpu).attention_sums(in.queries.view(), in.halves(), c.tokens - c.rows, {}, sums);
-    benchmark::DoNotOptimize(sums.data());
+// Those of one case at a time, since inputs are large and benchmarks run case by case.
+const std::vector<OpWork>& works_for(const KernelCase& c) {
+  static std::string of;
+  static std::vector<OpWork> works;
+  if (of != c.name) {
+    works.clear();
+    works = works_of(c);
+    of = c.name;
   }
-  state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);
+  return works;
 }
 
-void attention_maxima(benchmark::State& state, const KernelCase& c) {
-  const KernelInputs in(c, 1);
-  const std::vector<float> weights(static_cast<std::size_t>(c.rows), 1.0F);
-  std::vector<float> maxima(static_cast<std::size_t>(in.queries.heads() * c.tokens));
-  for (auto _ : state) {
-    ops_for(Device::cpu).attention_maxima(in.queries.view(), in.halves(), c.tokens - c.rows, {}, weights, maxima);
-    benchmark::DoNotOptimize(maxima.data());
-  }
-  state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);
-}
-
-void column_sums(benchmark::State& state, const KernelCase& c) {
-  const KernelInputs in(c, 1);
-  for (auto _ : state) benchmark::DoNotOptimize(ops_for(Device::cpu).column_sums(in.attention.view()));
-  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(in.attention.values().size_bytes()));
-}
-
-void row_norms(benchmark::State& state, const KernelCase& c) {
-  const KernelInputs in(c, 1);
-  for (auto _ : state) benchmark::DoNotOptimize(ops_for(Device::cpu).row_norms(in.keys.view(), Norm::l2));
-  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(in.keys.values().size_bytes()));
-}
-
-void projected_norms(benchmark::State& state, const KernelCase& c) {
-  const KernelInputs in(c, 1);
-  for (auto _ : state)
-    benchmark::DoNotOptimize(ops_for(Device::cpu).projected_norms(in.values.view(), in.weights.view()));
-  state.SetItemsProcessed(state.iterations() * c.tokens * in.weights.heads() * in.weights.rows() *
-                          in.weights.columns());
-}
-
-void rank(benchmark::State& state, const KernelCase& c) {
-  const KernelInputs in(c, 1);
-  const Tensor scores = ops_for(Device::cpu).row_norms(in.keys.view(), Norm::l2);
-  for (auto _ : state) benchmark::DoNotOptimize(ops_for(Device::cpu).rank(scores.view(), {4, 32}));
-  state.SetItemsProcessed(state.iterations() * c.kv_heads * c.tokens);
-}
-
-// One KV head: the unit of work that replay hands to a thread.
-void accumulate_losses(benchmark::State& state, const KernelCase& c) {
-  const KernelInputs in(c, 1);
-  std::vector<std::uint32_t> ranking(static_cast<std::size_t>(c.tokens));
-  std::iota(ranking.begin(), ranking.end(), 0U);
-  LossCurves curves(c.tokens);
-  for (auto _ : state) {
-    ops_for(Device::cpu)
-        .accumulate_losses({in.attention.view().head_range(0, c.group), in.values.view().head_range(0, 1), ranking},
-                           curves);
-  }
-  state.SetItemsProcessed(state.iterations() * c.group * c.rows * c.tokens);
+void run_op(benchmark::State& state, const KernelCase& c, std::size_t index) {
+  const OpWork& work = works_for(c)[index];
+  for (auto _ : state) work.run();
+  const auto per_iteration = benchmark::Counter::kIsIterationInvariantRate;
+  state.counters["bytes"] = benchmark::Counter(work.bytes, per_iteration, benchmark::Counter::kIs1024);
+  if (work.flops > 0) state.counters["flops"] = benchmark::Counter(work.flops, per_iteration);
 }
 
 // One stage of one layer, with its spectrum: [tokens, dimensions].
@@ -96,25 +47,15 @@ void state_summary(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(summarise_states(read, rows, width, true));
 }
 
-constexpr std::pair<const char*, void (*)(benchmark::State&, const KernelCase&)> kOps[] = {
-    {"attention_rows", attention_rows},
-    {"attention_sums", attention_sums},
-    {"attention_maxima", attention_maxima},
-    {"column_sums", column_sums},
-    {"row_norms", row_norms},
-    {"projected_norms", projected_norms},
-    {"rank", rank},
-    {"accumulate_losses", accumulate_losses}};
-
 }  // namespace
 }  // namespace depthkv
 
 int main(int argc, char** argv) {
-  for (const auto& [name, run] : depthkv::kOps) {
-    for (const depthkv::KernelCase& c : depthkv::kBenchCases) {
-      benchmark::RegisterBenchmark((std::string(name) + "/" + c.name).c_str(), [run = run, c](benchmark::State& state) {
-        run(state, c);
-      })->Unit(benchmark::kMicrosecond);
+  for (const depthkv::KernelCase& c : depthkv::kBenchCases) {
+    for (std::size_t i = 0; i < std::size(depthkv::kOpNames); ++i) {
+      benchmark::RegisterBenchmark((std::string(depthkv::kOpNames[i]) + "/" + c.name).c_str(),
+                                   [c, i](benchmark::State& state) { depthkv::run_op(state, c, i); })
+          ->Unit(benchmark::kMicrosecond);
     }
   }
   benchmark::RegisterBenchmark("state_summary", depthkv::state_summary)

@@ -23,7 +23,7 @@ std::uint64_t hash_of(std::string_view text) {
 Tensor attention_of(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec,
                     const Ops& ops, int threads) {
   if (threads_of(threads) == 1) return ops.attention_rows(queries, keys, positions, spec);
-  Tensor all(queries.heads, queries.rows, keys.rows);
+  Tensor all = Tensor::unwritten(queries.heads, queries.rows, keys.rows);
   const std::int64_t group = queries.heads / keys.heads;
   parallel_for(keys.heads, threads, [&](std::int64_t g) {
     const Tensor part =

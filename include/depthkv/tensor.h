@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cassert>
+#include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace depthkv {
@@ -62,6 +65,28 @@ struct HalfRows {
 
 enum class Norm { l1, l2 };
 
+// Where tensors live. The first touch of a new page costs as much as computing what goes into it: large blocks get huge
+// pages if there are any, and up to 64 MiB that were given back wait for the next tensors of their sizes.
+void* take_tensor_memory(std::size_t bytes);  // throws std::bad_alloc
+void give_tensor_memory(void* memory, std::size_t bytes);
+
+// Leaves what isn't given a value as it is.
+template <class T>
+struct TensorAllocator {
+  using value_type = T;
+  TensorAllocator() = default;
+  template <class U>
+  TensorAllocator(const TensorAllocator<U>&) {}
+  T* allocate(std::size_t count) { return static_cast<T*>(take_tensor_memory(count * sizeof(T))); }
+  void deallocate(T* memory, std::size_t count) { give_tensor_memory(memory, count * sizeof(T)); }
+  void construct(T* value) { ::new (value) T; }
+  template <class... Arguments>
+  void construct(T* value, Arguments&&... arguments) {
+    ::new (value) T(std::forward<Arguments>(arguments)...);
+  }
+  bool operator==(const TensorAllocator&) const = default;
+};
+
 // Owns floats laid out [head, row, column], row-major. Per-head vectors are [head, 1, column].
 class Tensor {
  public:
@@ -71,6 +96,15 @@ class Tensor {
         rows_(rows),
         columns_(columns),
         values_(static_cast<std::size_t>(heads * rows * columns), fill) {}
+  // With values that are yet to be written.
+  static Tensor unwritten(std::int64_t heads, std::int64_t rows, std::int64_t columns) {
+    Tensor tensor;
+    tensor.heads_ = heads;
+    tensor.rows_ = rows;
+    tensor.columns_ = columns;
+    tensor.values_.resize(static_cast<std::size_t>(heads * rows * columns));
+    return tensor;
+  }
 
   std::int64_t heads() const { return heads_; }
   std::int64_t rows() const { return rows_; }
@@ -96,7 +130,7 @@ class Tensor {
   std::int64_t heads_ = 0;
   std::int64_t rows_ = 0;
   std::int64_t columns_ = 0;
-  std::vector<float> values_;
+  std::vector<float, TensorAllocator<float>> values_;
 };
 
 }  // namespace depthkv

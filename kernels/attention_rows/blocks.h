@@ -9,18 +9,20 @@
 
 #include "depthkv/ops.h"
 #include "kernels/loops/loops.h"
+#include "kernels/scratch.h"
 
 namespace depthkv::cpu {
 
-// One head's keys as [d][stride], T rounded up to whole tiles and a little more, zeros beyond T, so that the products
-// of neighbouring keys are computed side by side.
+// One head's keys as [tile][d][kKeyTile], zeros beyond the last, so that the products of neighbouring keys are computed
+// side by side and a tile stays in the first-level cache while a block of rows meets it.
 class TransposedKeys {
  public:
   TransposedKeys(const View& keys, std::int64_t head);
   TransposedKeys(const HalfRows& keys, std::int64_t head);
 
   const float* data() const { return values_.data(); }
-  std::size_t stride() const { return stride_; }
+  // Keys in all, with those that fill up the last tile.
+  std::size_t padded() const { return padded_; }
 
  private:
   // read(position, out [d]) gives a key.
@@ -28,8 +30,8 @@ class TransposedKeys {
   void fill(std::int64_t tokens, ReadKey read);
 
   std::size_t dimensions_;
-  std::size_t stride_;
-  std::vector<float> values_;
+  std::size_t padded_;
+  Scratch values_;
 };
 
 // Rows of one query head whose softmax, but for the division, is in `values` [rows][stride]: 0 where a row doesn't see.
@@ -50,7 +52,9 @@ constexpr std::size_t kBlockRows = 24;
 // r, whose key is the last that it sees.
 class SoftmaxWalk {
  public:
-  SoftmaxWalk(const TransposedKeys& keys, SoftmaxSpec spec) : keys_(keys), spec_(spec) {}
+  // Rows an odd number of tiles apart: a power of two would make them share few sets of the first-level cache.
+  SoftmaxWalk(const TransposedKeys& keys, SoftmaxSpec spec)
+      : keys_(keys), spec_(spec), stride_((keys.padded() / kKeyTile | 1) * kKeyTile), values_(kBlockRows * stride_) {}
 
   template <class Position, class Visit>
   void run(const View& queries, Position position, Visit visit) {
@@ -70,10 +74,11 @@ class SoftmaxWalk {
 
   const TransposedKeys& keys_;
   SoftmaxSpec spec_;
+  std::size_t stride_;
   std::array<std::size_t, kBlockRows> begin_{};
   std::array<std::size_t, kBlockRows> seen_{};
   std::array<float, kBlockRows> inverse_{};
-  std::vector<float> values_;
+  Scratch values_;
 };
 
 }  // namespace depthkv::cpu

@@ -9,7 +9,7 @@ namespace depthkv::cpu {
 Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions,
                       SoftmaxSpec spec) {
   const std::int64_t group = queries.heads / keys.heads;
-  Tensor rows(queries.heads, queries.rows, keys.rows);
+  Tensor rows = Tensor::unwritten(queries.heads, queries.rows, keys.rows);
   for (std::int64_t h = 0; h < queries.heads; h += group) {
     const TransposedKeys transposed(keys, h / group);
     SoftmaxWalk walk(transposed, spec);
@@ -20,7 +20,9 @@ Tensor attention_rows(const View& queries, const View& keys, std::span<const std
             for (std::size_t r = 0; r < block.rows; ++r) {
               const float* from = block.values + r * block.stride;
               const auto to = rows.row(head, block.first_row + static_cast<std::int64_t>(r));
+              std::fill_n(to.begin(), walk.begin(r), 0.0F);
               for (std::size_t j = walk.begin(r); j < walk.seen(r); ++j) to[j] = from[j] * block.inverse[r];
+              std::fill(to.begin() + static_cast<std::ptrdiff_t>(walk.seen(r)), to.end(), 0.0F);
             }
           });
     }

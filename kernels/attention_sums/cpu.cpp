@@ -11,7 +11,7 @@ void attention_sums(const View& queries, const HalfRows& keys, std::int64_t firs
   for (std::int64_t g = 0; g < keys.heads; ++g) {
     const TransposedKeys transposed(keys, g);
     SoftmaxWalk walk(transposed, spec);
-    std::vector<double> padded(transposed.stride());
+    std::vector<double> padded(transposed.padded());
     for (std::int64_t head = g * group; head < (g + 1) * group; ++head) {
       padded.assign(padded.size(), 0.0);
       walk.run(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Four rows at a time, so that the running sums are loaded and stored once for four; each column still adds its rows in
-// rising order.
+// Eight rows at a time, so that the running sums are loaded and stored once for eight; each column still adds its rows
+// in rising order.
 #include <vector>
 
 #include "kernels/column_sums/column_sums.h"
@@ -8,22 +8,24 @@
 namespace depthkv::cpu {
 namespace {
 
-void add_four(const View& rows, std::int64_t first, std::span<double> sums) {
-  const float* a = rows.row(0, first).data();
-  const float* b = rows.row(0, first + 1).data();
-  const float* c = rows.row(0, first + 2).data();
-  const float* d = rows.row(0, first + 3).data();
+constexpr std::int64_t kRows = 8;
+
+void add_eight(const View& rows, std::int64_t first, std::span<double> sums) {
+  const float* from[kRows];
+  for (std::int64_t r = 0; r < kRows; ++r) from[r] = rows.row(0, first + r).data();
   double* out = sums.data();
-  for (std::size_t j = 0; j < sums.size(); ++j)
-    out[j] = (((out[j] + static_cast<double>(a[j])) + static_cast<double>(b[j])) + static_cast<double>(c[j])) +
-             static_cast<double>(d[j]);
+  for (std::size_t j = 0; j < sums.size(); ++j) {
+    double sum = out[j];
+    for (const float* row : from) sum += static_cast<double>(row[j]);
+    out[j] = sum;
+  }
 }
 
 }  // namespace
 
 void add_rows(const View& rows, std::span<double> sums) {
   std::int64_t r = 0;
-  for (; r + 4 <= rows.rows; r += 4) add_four(rows, r, sums);
+  for (; r + kRows <= rows.rows; r += kRows) add_eight(rows, r, sums);
   for (; r < rows.rows; ++r) {
     const auto row = rows.row(0, r);
     for (std::size_t j = 0; j < sums.size(); ++j) sums[j] += static_cast<double>(row[j]);

@@ -2,6 +2,7 @@
 // Compiled once per instruction set, as DEPTHKV_LOOPS; calls nothing that another source might share.
 #include "kernels/loops/loops.h"
 
+#include "depthkv/curve.h"
 #include "kernels/loops/wide.h"
 
 namespace depthkv {
@@ -19,27 +20,35 @@ constexpr std::size_t kColumns = kVectors * kWide;
 static_assert(kKeyTile % kColumns == 0 && kKeyTile == 2 * kWide);
 static_assert(kNormRows % kRows == 0);
 
+// Left factors of products, [rows][dimensions] in any layout.
+struct Left {
+  const float* values;
+  std::size_t row_stride;
+  std::size_t stride;  // of dimensions
+};
+
 // Rows times as many columns of a matrix [dimensions][stride] as there are sums.
 template <std::size_t Rows, std::size_t Vectors>
-inline void products(const float* rows, std::size_t row_stride, const float* matrix, std::size_t stride,
-                     std::size_t dimensions, Wide (&sums)[Rows][Vectors]) {
+inline void products(const Left& left, const float* matrix, std::size_t stride, std::size_t dimensions,
+                     Wide (&sums)[Rows][Vectors]) {
   for (auto& line : sums)
     for (Wide& sum : line) sum = all(0);
   for (std::size_t c = 0; c < dimensions; ++c) {
     Wide line[Vectors];
     for (std::size_t v = 0; v < Vectors; ++v) line[v] = load(matrix + c * stride + v * kWide);
     for (std::size_t r = 0; r < Rows; ++r) {
-      const Wide x = all(rows[r * row_stride + c]);
+      const Wide x = all(left.values[r * left.row_stride + c * left.stride]);
       for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = fused(x, line[v], sums[r][v]);
     }
   }
 }
 
 template <std::size_t Rows>
-inline void logits_of(const SoftmaxBlock& block, std::size_t row, std::size_t key, float* out, std::size_t stride) {
+[[gnu::always_inline]] inline void logits_of(const SoftmaxBlock& block, std::size_t row, std::size_t key, float* out,
+                                             std::size_t stride) {
   Wide sums[Rows][kVectors];
-  products(block.queries + row * block.query_stride, block.query_stride, block.keys + key, block.key_stride,
-           block.dimensions, sums);
+  const float* tile = block.keys + key / kKeyTile * kKeyTile * block.dimensions + key % kKeyTile;
+  products({block.queries + row * block.query_stride, block.query_stride, 1}, tile, kKeyTile, block.dimensions, sums);
   for (std::size_t r = 0; r < Rows; ++r)
     for (std::size_t v = 0; v < kVectors; ++v)
       store(out + (row + r) * stride + key + v * kWide, sums[r][v] * all(block.scale));
@@ -82,9 +91,7 @@ void add_weighted_rows(const float* values, std::size_t stride, const float* wei
   for (std::size_t j = first; j < last; j += kWide) {
     Wide sum = all(0);
     for (std::size_t r = 0; r < rows; ++r) sum = fused(load(values + r * stride + j), all(weights[r]), sum);
-    float lanes[kWide];
-    store(lanes, sum);
-    for (std::size_t i = 0; i < kWide; ++i) sums[j + i] += static_cast<double>(lanes[i]);
+    add_to(sums + j, sum);
   }
 }
 
@@ -98,7 +105,7 @@ template <std::size_t Rows, std::size_t Vectors>
 inline void add_norms(const float* rows, std::size_t row_stride, const float* weights, std::size_t weight_stride,
                       std::size_t dimensions, NormSums* norms) {
   Wide sums[Rows][Vectors];
-  products(rows, row_stride, weights, weight_stride, dimensions, sums);
+  products({rows, row_stride, 1}, weights, weight_stride, dimensions, sums);
   for (std::size_t r = 0; r < Rows; ++r) {
     for (std::size_t v = 0; v < Vectors; ++v) {
       norms[r].l1 = norms[r].l1 + magnitude(sums[r][v]);
@@ -142,34 +149,23 @@ void projected_norms(const float* rows, std::size_t row_stride, std::size_t coun
 
 // Lines [line, line + Rows) of the outer products, columns [column, column + Vectors * kWide).
 template <std::size_t Rows, std::size_t Vectors>
-inline void add_lines(const float (&transposed)[Rows][kMomentRows], const float* rows, std::size_t width,
-                      std::size_t line, std::size_t column, double* sums) {
+inline void add_lines(const float* rows, std::size_t width, std::size_t line, std::size_t column, double* sums) {
   Wide block[Rows][Vectors];
-  products(&transposed[0][0], kMomentRows, rows + column, width, kMomentRows, block);
-  for (std::size_t r = 0; r < Rows; ++r) {
-    for (std::size_t v = 0; v < Vectors; ++v) {
-      float lanes[kWide];
-      store(lanes, block[r][v]);
-      double* to = sums + (line + r) * width + column + v * kWide;
-      for (std::size_t i = 0; i < kWide; ++i) to[i] += static_cast<double>(lanes[i]);
-    }
-  }
+  products<Rows, Vectors>({rows + line, 1, width}, rows + column, width, kMomentRows, block);
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < Vectors; ++v) add_to(sums + (line + r) * width + column + v * kWide, block[r][v]);
 }
 
 template <std::size_t Rows>
 inline void add_lines(const float* rows, std::size_t width, std::size_t line, double* sums) {
-  float transposed[Rows][kMomentRows];
-  for (std::size_t r = 0; r < Rows; ++r)
-    for (std::size_t c = 0; c < kMomentRows; ++c) transposed[r][c] = rows[c * width + line + r];
-  std::size_t column = line / kColumns * kColumns;
-  for (; column + kColumns <= width; column += kColumns)
-    add_lines<Rows, kVectors>(transposed, rows, width, line, column, sums);
-  for (; column + kWide <= width; column += kWide) add_lines<Rows, 1>(transposed, rows, width, line, column, sums);
+  std::size_t column = line / kWide * kWide;
+  for (; column + kColumns <= width; column += kColumns) add_lines<Rows, kVectors>(rows, width, line, column, sums);
+  for (; column + kWide <= width; column += kWide) add_lines<Rows, 1>(rows, width, line, column, sums);
   for (; column < width; ++column) {
     for (std::size_t r = 0; r < Rows; ++r) {
       float sum = 0;
       for (std::size_t c = 0; c < kMomentRows; ++c)
-        sum = __builtin_fmaf(transposed[r][c], rows[c * width + column], sum);
+        sum = __builtin_fmaf(rows[c * width + line + r], rows[c * width + column], sum);
       sums[(line + r) * width + column] += static_cast<double>(sum);
     }
   }
@@ -183,47 +179,62 @@ void add_products(const float* rows, std::size_t width, double* sums) {
 
 // Rows [first, first + kWalked) of a walk; a key's losses are added up in the same order for any number of rows.
 #ifdef __AVX512F__
-constexpr std::size_t kWalked = kWalkRows;
+constexpr std::size_t kWalked = 4;
+constexpr std::size_t kSummed = 8;
 #else
 constexpr std::size_t kWalked = 1;
+constexpr std::size_t kSummed = 2;
 #endif
 constexpr std::size_t kWalkVectors = kWalkWidth / kWide;
-static_assert(kWalkLanes == kWide && kWalkRows % kWalked == 0);
+static_assert(kWalkLanes == kWide && kWalkRows % kWalked == 0 && kWalkRows % kSummed == 0);
 
-inline void add_key(const LossWalk& walk, std::size_t key, std::size_t row, Wide (&sums)[kWalked][kWalkVectors]) {
+template <std::size_t Rows>
+using WalkSums = Wide[Rows][kWalkVectors];
+
+template <std::size_t Rows>
+inline void load_sums(const float* from, WalkSums<Rows>& sums) {
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < kWalkVectors; ++v) sums[r][v] = load(from + r * kWalkWidth + v * kWide);
+}
+template <std::size_t Rows>
+inline void store_sums(const WalkSums<Rows>& sums, float* to) {
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < kWalkVectors; ++v) store(to + r * kWalkWidth + v * kWide, sums[r][v]);
+}
+
+template <std::size_t Rows>
+inline void add_weighted(const float* values, const float* weights, WalkSums<Rows>& sums) {
   Wide value[kWalkVectors];
-  for (std::size_t v = 0; v < kWalkVectors; ++v) value[v] = load(walk.values + key * kWalkWidth + v * kWide);
-  for (std::size_t r = 0; r < kWalked; ++r) {
-    const Wide weight = all(walk.weights[key * kWalkRows + row + r]);
+  for (std::size_t v = 0; v < kWalkVectors; ++v) value[v] = load(values + v * kWide);
+  for (std::size_t r = 0; r < Rows; ++r) {
+    const Wide weight = all(weights[r]);
     for (std::size_t v = 0; v < kWalkVectors; ++v) sums[r][v] = fused(weight, value[v], sums[r][v]);
   }
 }
+template <std::size_t Rows>
+inline void add_key(const LossWalk& walk, std::size_t key, std::size_t row, WalkSums<Rows>& sums) {
+  add_weighted<Rows>(walk.values + key * kWalkWidth, walk.weights + key * kWalkRows + row, sums);
+}
 
-void weighted_sums(const LossWalk& walk, float* out) {
-  for (std::size_t row = 0; row < kWalkRows; row += kWalked) {
-    Wide sums[kWalked][kWalkVectors];
-    for (auto& line : sums)
-      for (Wide& sum : line) sum = all(0);
-    for (std::size_t key = 0; key < walk.keys; ++key) add_key(walk, key, row, sums);
-    for (std::size_t r = 0; r < kWalked; ++r)
-      for (std::size_t v = 0; v < kWalkVectors; ++v) store(out + (row + r) * kWalkWidth + v * kWide, sums[r][v]);
+void weighted_sums(const LossWalk& walk) {
+  for (std::size_t row = 0; row < kWalkRows; row += kSummed) {
+    WalkSums<kSummed> sums;
+    load_sums<kSummed>(walk.sums + row * kWalkWidth, sums);
+    for (std::size_t key = 0; key < walk.keys; ++key) add_key<kSummed>(walk, key, row, sums);
+    store_sums<kSummed>(sums, walk.sums + row * kWalkWidth);
   }
 }
 
 void walk_losses(const LossWalk& walk, float* losses) {
   for (std::size_t row = 0; row < kWalkRows; row += kWalked) {
-    Wide sums[kWalked][kWalkVectors];
-    Wide missing[kWalked][kWalkVectors];
-    for (std::size_t r = 0; r < kWalked; ++r) {
-      for (std::size_t v = 0; v < kWalkVectors; ++v) {
-        sums[r][v] = all(0);
-        missing[r][v] = all(0) - load(walk.full + (row + r) * kWalkWidth + v * kWide);
-      }
-    }
-    for (std::size_t key = 0; key < walk.priced; ++key) add_key(walk, key, row, sums);
-    for (std::size_t key = walk.priced; key < walk.keys; ++key) {
-      float* to = losses + (key - walk.priced) * kWalkLanes;
-      Wide loss = load(to);
+    WalkSums<kWalked> sums;
+    WalkSums<kWalked> missing;
+    load_sums<kWalked>(walk.sums + row * kWalkWidth, sums);
+    load_sums<kWalked>(walk.full + row * kWalkWidth, missing);
+    for (auto& line : missing)
+      for (Wide& x : line) x = all(0) - x;
+    for (std::size_t key = 0; key < walk.keys; ++key) {
+      Wide loss = load(losses + key * kWalkLanes);
       for (std::size_t r = 0; r < kWalked; ++r) {
         const Wide inverse = all(walk.inverse[key * kWalkRows + row + r]);
         for (std::size_t v = 0; v < kWalkVectors; ++v) {
@@ -231,15 +242,126 @@ void walk_losses(const LossWalk& walk, float* losses) {
           loss = fused(gap, gap, loss);
         }
       }
-      store(to, loss);
-      add_key(walk, key, row, sums);
+      store(losses + key * kWalkLanes, loss);
+      add_key<kWalked>(walk, key, row, sums);
+    }
+    store_sums<kWalked>(sums, walk.sums + row * kWalkWidth);
+  }
+}
+
+void order_weights(const WalkWeights& walk) {
+  for (std::size_t row = 0; row < kWalkRows; row += kDoubles) {
+    const Doubles none = Doubles{} + kNoMass;
+    const Doubles infinite = Doubles{} + __builtin_inf();
+    Doubles mass{};
+    for (std::size_t i = 0; i < walk.keys; ++i) {
+      const Halved weight = load_halved(walk.attention + walk.order[i] * kWalkRows + row);
+      const Doubles divisor = mass > none ? mass : infinite;
+      const Halved inverse = 1.0F / to_floats(divisor);
+      std::memcpy(walk.weights + i * kWalkRows + row, &weight, sizeof weight);
+      std::memcpy(walk.inverse + i * kWalkRows + row, &inverse, sizeof inverse);
+      mass += to_doubles(weight);
     }
   }
+}
+
+void chosen_sums(const ChosenSums& in, float* to) {
+  for (std::size_t row = 0; row < kWalkRows; row += kSummed) {
+    WalkSums<kSummed> sums;
+    load_sums<kSummed>(to + row * kWalkWidth, sums);
+    for (std::size_t i = 0; i < in.keys; ++i) {
+      const std::size_t key = in.chosen[i];
+      add_weighted<kSummed>(in.values + key * in.value_stride, in.attention + key * kWalkRows + row, sums);
+    }
+    store_sums<kSummed>(sums, to + row * kWalkWidth);
+  }
+}
+
+// Floats that are asked for before they are needed.
+constexpr std::size_t kAhead = 1024;
+
+template <std::size_t Rows, class Term>
+inline void add_columns(const float* from, std::size_t stride, std::size_t columns, Term term, Eight (&sums)[Rows]) {
+  for (Eight& sum : sums) sum = no_eight();
+  std::size_t c = 0;
+  for (; c + kEight <= columns; c += kEight) {
+    for (std::size_t r = 0; r < Rows; ++r) {
+      // The processor's own prefetching stops at the end of a page.
+      __builtin_prefetch(from + r * stride + c + kAhead);
+      sums[r] = add_terms(from + r * stride + c, sums[r], term);
+    }
+  }
+  if (c == columns) return;
+  for (std::size_t r = 0; r < Rows; ++r) {
+    float rest[kEight] = {};
+    for (std::size_t i = 0; c + i < columns; ++i) rest[i] = from[r * stride + c + i];
+    sums[r] = add_terms(rest, sums[r], term);
+  }
+}
+
+template <class Term, class Finish>
+inline void norms_of(const NormRows& in, float* norms, Term term, Finish finish) {
+  constexpr std::size_t kTogether = 4;
+  std::size_t r = 0;
+  for (; r + kTogether <= in.rows; r += kTogether) {
+    Eight sums[kTogether];
+    add_columns(in.values + r * in.stride, in.stride, in.columns, term, sums);
+    const Four four = finish(sums_of(sums));
+    for (std::size_t i = 0; i < kTogether; ++i) norms[r + i] = static_cast<float>(four[i]);
+  }
+  for (; r < in.rows; ++r) {
+    Eight sums[1];
+    add_columns(in.values + r * in.stride, in.stride, in.columns, term, sums);
+    norms[r] = static_cast<float>(finish(Four{sum_of(sums[0]), 0, 0, 0})[0]);
+  }
+}
+
+// Squares of floats are exact in double.
+void row_norms(const NormRows& in, bool squared, float* norms) {
+  if (squared)
+    norms_of(
+        in, norms, [](Doubles x) { return x * x; }, [](Four x) { return root_of(x); });
+  else
+    norms_of(
+        in, norms, [](Doubles x) { return x < 0 ? -x : x; }, [](Four x) { return x; });
+}
+
+double masked_sum(const float* row, const std::uint32_t* mask, std::size_t columns) {
+  typedef std::uint32_t Bits __attribute__((vector_size(kEight * sizeof(std::uint32_t))));
+  Eight sums = no_eight();
+  const auto add = [&](const float* values, const std::uint32_t* with) {
+    Bits bits;
+    Bits chosen;
+    std::memcpy(&bits, values, sizeof bits);
+    std::memcpy(&chosen, with, sizeof chosen);
+    bits &= chosen;
+    float left[kEight];
+    std::memcpy(left, &bits, sizeof bits);
+    sums = add_terms(left, sums, [](Doubles x) { return x; });
+  };
+  std::size_t c = 0;
+  for (; c + kEight <= columns; c += kEight) add(row + c, mask + c);
+  if (c < columns) {
+    float values[kEight] = {};
+    std::uint32_t with[kEight] = {};
+    for (std::size_t i = 0; c + i < columns; ++i) values[i] = row[c + i], with[i] = mask[c + i];
+    add(values, with);
+  }
+  return sum_of(sums);
 }
 
 }  // namespace
 
 extern const Loops DEPTHKV_LOOPS;
-const Loops DEPTHKV_LOOPS{softmax_block, add_weighted_rows, projected_norms, add_products, weighted_sums, walk_losses};
+const Loops DEPTHKV_LOOPS{.softmax_block = softmax_block,
+                          .add_weighted_rows = add_weighted_rows,
+                          .projected_norms = projected_norms,
+                          .add_products = add_products,
+                          .order_weights = order_weights,
+                          .weighted_sums = weighted_sums,
+                          .walk_losses = walk_losses,
+                          .chosen_sums = chosen_sums,
+                          .masked_sum = masked_sum,
+                          .row_norms = row_norms};
 
 }  // namespace depthkv

@@ -15,19 +15,39 @@ constexpr std::size_t kNormRows = 48;
 constexpr std::size_t kMomentRows = 64;
 
 // Rows and dimensions that are walked along a ranking at once.
-constexpr std::size_t kWalkRows = 4;
+constexpr std::size_t kWalkRows = 8;
 constexpr std::size_t kWalkWidth = 32;
 // Losses that are added up apart.
 constexpr std::size_t kWalkLanes = 16;
 
-// A ranking's walk for kWalkRows rows and kWalkWidth dimensions: entry after entry joins the sum of weighted values.
+// A stretch of a ranking's walk for kWalkRows rows and kWalkWidth dimensions: entry after entry joins the sum of
+// weighted values.
 struct LossWalk {
   const float* values = nullptr;   // [keys][kWalkWidth], in the order of the walk
   const float* weights = nullptr;  // [keys][kWalkRows]
   const float* inverse = nullptr;  // [keys][kWalkRows]: one over the sum of the weights before the key, or 0
   std::size_t keys = 0;
-  std::size_t priced = 0;       // the first key before which losses are taken
-  const float* full = nullptr;  // [kWalkRows][kWalkWidth]: the sum over all keys
+  const float* full = nullptr;  // [kWalkRows][kWalkWidth]: the sum over all keys of the walk
+  float* sums = nullptr;        // [kWalkRows][kWalkWidth]: over the keys before the stretch, then with the stretch's
+};
+
+// Rows of attention in the order of a walk.
+struct WalkWeights {
+  const float* attention = nullptr;      // [T][kWalkRows]
+  const std::uint32_t* order = nullptr;  // [keys]
+  std::size_t keys = 0;
+  float* weights = nullptr;  // [keys][kWalkRows]
+  float* inverse = nullptr;  // [keys][kWalkRows]: one over the sum, in double, of the weights before the key; 0 where
+                             // that is at most kNoMass
+};
+
+// Values weighted by rows of attention, at chosen keys only.
+struct ChosenSums {
+  const float* attention = nullptr;  // [T][kWalkRows]
+  const float* values = nullptr;     // [T][value_stride >= kWalkWidth]
+  std::size_t value_stride = 0;
+  const std::uint32_t* chosen = nullptr;  // [keys]
+  std::size_t keys = 0;
 };
 
 // Causal softmax rows of one query head.
@@ -36,8 +56,7 @@ struct SoftmaxBlock {
   std::size_t query_stride = 0;
   std::size_t rows = 0;
   std::size_t dimensions = 0;
-  const float* keys = nullptr;  // transposed, [dimensions][key_stride], zeros beyond the last key
-  std::size_t key_stride = 0;
+  const float* keys = nullptr;         // [tile][dimensions][kKeyTile], zeros beyond the last key
   const std::size_t* begin = nullptr;  // keys that each row sees: [begin, end), not empty
   const std::size_t* end = nullptr;
   float scale = 1;
@@ -45,6 +64,13 @@ struct SoftmaxBlock {
   // Keys that are worked on, multiples of kKeyTile around all of [begin, end).
   std::size_t first = 0;
   std::size_t last = 0;
+};
+
+struct NormRows {
+  const float* values = nullptr;  // [rows][stride >= columns]
+  std::size_t stride = 0;
+  std::size_t rows = 0;
+  std::size_t columns = 0;
 };
 
 struct Loops {
@@ -62,11 +88,18 @@ struct Loops {
   // products [width][width] += the sum of x x^T over rows x [kMomentRows][width], in float, from the diagonal on; what
   // lies before it may be anything.
   void (*add_products)(const float* rows, std::size_t width, double* products);
-  // sums [kWalkRows][kWalkWidth]: the walk's values weighted and added up.
-  void (*weighted_sums)(const LossWalk& walk, float* sums);
-  // losses [keys - priced][kWalkLanes] += squared differences of sum * inverse and full before each key, in lanes: rows
-  // and then dimensions in order.
+  void (*order_weights)(const WalkWeights& walk);
+  // The stretch's values, weighted, join the sums; `inverse` and `full` aren't read.
+  void (*weighted_sums)(const LossWalk& walk);
+  // The same, and losses [keys][kWalkLanes] += squared differences of sum * inverse and full before each key, in lanes:
+  // rows and then dimensions in order.
   void (*walk_losses)(const LossWalk& walk, float* losses);
+  // sums [kWalkRows][kWalkWidth] += weighted values of the chosen keys, in order.
+  void (*chosen_sums)(const ChosenSums& in, float* sums);
+  // The sum of what `mask`, all ones or zeros, leaves of a row, in double, eight columns apart.
+  double (*masked_sum)(const float* row, const std::uint32_t* mask, std::size_t columns);
+  // norms [rows]: L1, or L2 if `squared`. Sums in double, of eight columns apart.
+  void (*row_norms)(const NormRows& in, bool squared, float* norms);
 };
 
 const Loops& base_loops();

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__FMA__) || defined(__AVX512F__)
+#if defined(__AVX__) || defined(__FMA__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -108,8 +108,110 @@ inline float sum_of(const Wide& x) {
 inline float largest_of(const Wide& x) {
   float lanes[kWide];
   store(lanes, x);
-  for (std::size_t i = 1; i < kWide; ++i) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
+  for (std::size_t width = kWide / 2; width > 0; width /= 2)
+    for (std::size_t i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
   return lanes[0];
+}
+
+// Doubles of half as many floats as a part has.
+constexpr std::size_t kDoubles = kPart / 2;
+typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
+typedef float Halved __attribute__((vector_size(kDoubles * sizeof(float))));
+
+inline Halved load_halved(const float* from) {
+  Halved x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+// GCC 12 takes conversions of more than a base vector apart.
+inline Doubles to_doubles(Halved x) {
+#ifdef __AVX512F__
+  return _mm512_maskz_cvtps_pd(0xff, x);  // the other form warns of what it leaves undefined
+#else
+  return __builtin_convertvector(x, Doubles);
+#endif
+}
+inline Halved to_floats(Doubles x) {
+#ifdef __AVX512F__
+  return _mm512_maskz_cvtpd_ps(0xff, x);
+#else
+  return __builtin_convertvector(x, Halved);
+#endif
+}
+
+// sums[i] += x[i], in double.
+inline void add_half(double* sums, Halved x) {
+  Doubles sum;
+  std::memcpy(&sum, sums, sizeof sum);
+  sum += to_doubles(x);
+  std::memcpy(sums, &sum, sizeof sum);
+}
+inline void add_to(double* sums, Part x) {
+#ifdef __AVX512F__
+  add_half(sums, __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7));
+  add_half(sums + kDoubles, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
+#else
+  add_half(sums, __builtin_shufflevector(x, x, 0, 1, 2, 3));
+  add_half(sums + kDoubles, __builtin_shufflevector(x, x, 4, 5, 6, 7));
+#endif
+}
+inline void add_to(double* sums, const Wide& x) {
+#ifdef __AVX512F__
+  add_to(sums, x.whole);
+#else
+  add_to(sums, x.low);
+  add_to(sums + kPart, x.high);
+#endif
+}
+
+// Eight running sums in double.
+constexpr std::size_t kEight = 8;
+typedef double Four __attribute__((vector_size(4 * sizeof(double))));
+#ifdef __AVX512F__
+struct Eight {
+  Doubles whole;
+};
+inline Eight no_eight() { return {Doubles{}}; }
+// sums + term(x) of eight floats.
+template <class Term>
+inline Eight add_terms(const float* from, const Eight& sums, Term term) {
+  return {sums.whole + term(to_doubles(load_halved(from)))};
+}
+inline Four folded(const Eight& x) {
+  return __builtin_shufflevector(x.whole, x.whole, 0, 1, 2, 3) + __builtin_shufflevector(x.whole, x.whole, 4, 5, 6, 7);
+}
+#else
+struct Eight {
+  Doubles low, high;
+};
+inline Eight no_eight() { return {Doubles{}, Doubles{}}; }
+template <class Term>
+inline Eight add_terms(const float* from, const Eight& sums, Term term) {
+  return {sums.low + term(to_doubles(load_halved(from))), sums.high + term(to_doubles(load_halved(from + kDoubles)))};
+}
+inline Four folded(const Eight& x) { return x.low + x.high; }
+#endif
+// The sums of four rows' lanes, each in the order of sum_of().
+inline Four sums_of(const Eight (&rows)[4]) {
+  const Four a = folded(rows[0]);
+  const Four b = folded(rows[1]);
+  const Four c = folded(rows[2]);
+  const Four d = folded(rows[3]);
+  const Four ab = __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
+  const Four cd = __builtin_shufflevector(c, d, 0, 4, 2, 6) + __builtin_shufflevector(c, d, 1, 5, 3, 7);
+  return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+inline double sum_of(const Eight& x) {
+  const Four four = folded(x);
+  return (four[0] + four[1]) + (four[2] + four[3]);
+}
+inline Four root_of(Four x) {
+#ifdef __AVX__
+  return _mm256_sqrt_pd(x);
+#else
+  for (std::size_t i = 0; i < 4; ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
+#endif
 }
 
 // exp(x) for x <= 0, within 2 units in the last place; 0 below -87, not a number where x isn't. Cody and Waite's range

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// One integer sort per head: the score's bits, made monotone and inverted, above the position. Keys are distinct, so
-// any sort is stable.
+// A stable radix sort per head of the scores' bits, made monotone and inverted, from the smallest on: digits from the
+// lowest up, entries starting out in rising position, so that equal scores stay so. As many digits as the scores' range
+// has.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
+#include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "depthkv/error.h"
 #include "kernels/rank/rank.h"
@@ -13,11 +17,98 @@
 namespace depthkv::cpu {
 namespace {
 
+constexpr int kMostDigits = 4;
+constexpr int kWidest = 11;            // bits of a digit: three tables of counts fit into the first-level cache
+constexpr int kWidestOfFew = 8;        // adding up large tables would take longer than sorting few entries
+constexpr std::size_t kFew = 1 << 11;  // entries
+constexpr std::size_t kBuckets = std::size_t{1} << kWidest;
+static_assert(kMostDigits * kWidestOfFew >= 32);
+
+struct Entry {
+  std::uint32_t bits;
+  std::uint32_t position;
+};
+
 // Rises as the score falls.
 std::uint32_t descending_bits(float score) {
-  const auto bits = std::bit_cast<std::uint32_t>(score == 0.0F ? 0.0F : score);  // -0 and 0 are equal
-  const std::uint32_t ascending = (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-  return ~ascending;
+  const auto bits = std::bit_cast<std::uint32_t>(score + 0.0F);  // -0 and 0 are equal
+  const auto sign = static_cast<std::uint32_t>(static_cast<std::int32_t>(bits) >> 31);
+  return bits ^ (~sign & 0x7fffffffU);
+}
+
+class Sorter {
+ public:
+  explicit Sorter(std::size_t most)
+      : entries_(std::make_unique_for_overwrite<Entry[]>(most)),
+        other_(std::make_unique_for_overwrite<Entry[]>(most)) {}
+
+  // The positions first .. first + score.size() - 1 by falling score.
+  void sort(std::span<const float> score, std::uint32_t first, std::uint32_t* out) {
+    std::uint32_t least = std::numeric_limits<std::uint32_t>::max();
+    std::uint32_t most = 0;
+    for (const float x : score) {
+      const std::uint32_t bits = descending_bits(x);
+      least = std::min(least, bits);
+      most = std::max(most, bits);
+    }
+    for (std::size_t i = 0; i < score.size(); ++i)
+      entries_[i] = {descending_bits(score[i]) - least, first + static_cast<std::uint32_t>(i)};
+    const int range = score.empty() ? 0 : std::bit_width(most - least);
+    const int widest = score.size() < kFew ? kWidestOfFew : kWidest;
+    const int digits = std::max(1, (range + widest - 1) / widest);
+    width_ = (range + digits - 1) / digits;
+    constexpr std::array<void (Sorter::*)(std::size_t, std::uint32_t*), kMostDigits> kSorts{
+        &Sorter::sort_entries<1>, &Sorter::sort_entries<2>, &Sorter::sort_entries<3>, &Sorter::sort_entries<4>};
+    (this->*kSorts[static_cast<std::size_t>(digits - 1)])(score.size(), out);
+  }
+
+ private:
+  template <int Digits>
+  void sort_entries(std::size_t count, std::uint32_t* out) {
+    count_digits<Digits>(count);
+    Entry* from = entries_.get();
+    Entry* to = other_.get();
+    for (int digit = 0; digit + 1 < Digits; ++digit) {
+      for (std::size_t i = 0; i < count; ++i) to[place(from[i], digit)] = from[i];
+      std::swap(from, to);
+    }
+    for (std::size_t i = 0; i < count; ++i) out[place(from[i], Digits - 1)] = from[i].position;
+  }
+
+  // How many entries have each digit, then where the first of them goes.
+  template <int Digits>
+  void count_digits(std::size_t count) {
+    const std::size_t buckets = std::size_t{1} << width_;
+    for (int digit = 0; digit < Digits; ++digit)
+      std::fill_n(counts_[static_cast<std::size_t>(digit)].begin(), buckets, 0U);
+    for (std::size_t i = 0; i < count; ++i)
+      for (int digit = 0; digit < Digits; ++digit) ++at(entries_[i], digit);
+    for (int digit = 0; digit < Digits; ++digit) {
+      std::uint32_t before = 0;
+      for (std::size_t b = 0; b < buckets; ++b)
+        before += std::exchange(counts_[static_cast<std::size_t>(digit)][b], before);
+    }
+  }
+
+  std::uint32_t& at(const Entry& entry, int digit) {
+    const std::uint32_t mask = (1U << width_) - 1;
+    return counts_[static_cast<std::size_t>(digit)][entry.bits >> (digit * width_) & mask];
+  }
+  std::size_t place(const Entry& entry, int digit) { return at(entry, digit)++; }
+
+  std::unique_ptr<Entry[]> entries_;
+  std::unique_ptr<Entry[]> other_;
+  int width_ = 0;  // bits of a digit
+  std::array<std::array<std::uint32_t, kBuckets>, kMostDigits> counts_;
+};
+
+void check_scores(std::span<const float> score, std::int64_t head) {
+  bool good = true;
+  for (const float x : score) good &= x == x;
+  if (good) return;
+  const auto at = std::find_if(score.begin(), score.end(), [](float x) { return std::isnan(x); }) - score.begin();
+  throw Error("the score of KV head " + std::to_string(head) + ", position " + std::to_string(at) +
+              " is not a number; the scorer or the trace is broken");
 }
 
 }  // namespace
@@ -27,24 +118,15 @@ Ranking rank(const View& scores, Protect protect) {
   const std::int64_t first = std::min(protect.first, n);
   const std::int64_t last = std::min(protect.last, n - first);
   Ranking ranking(scores.heads, n);
-  std::vector<std::uint64_t> keys;
+  Sorter sorter(static_cast<std::size_t>(n - first - last));
   for (std::int64_t g = 0; g < scores.heads; ++g) {
     const auto score = scores.row(g, 0);
-    keys.clear();
-    for (std::int64_t j = 0; j < n; ++j) {
-      const float x = score[static_cast<std::size_t>(j)];
-      if (std::isnan(x)) {
-        throw Error("the score of KV head " + std::to_string(g) + ", position " + std::to_string(j) +
-                    " is not a number; the scorer or the trace is broken");
-      }
-      if (j >= first && j < n - last)
-        keys.push_back(std::uint64_t{descending_bits(x)} << 32 | static_cast<std::uint64_t>(j));
-    }
-    std::sort(keys.begin(), keys.end());
-    auto at = ranking.head(g).begin();
+    check_scores(score, g);
+    auto at = ranking.head(g).data();
     for (std::int64_t j = 0; j < first; ++j) *at++ = static_cast<std::uint32_t>(j);
     for (std::int64_t j = n - last; j < n; ++j) *at++ = static_cast<std::uint32_t>(j);
-    for (const std::uint64_t key : keys) *at++ = static_cast<std::uint32_t>(key);
+    sorter.sort(score.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n - first - last)),
+                static_cast<std::uint32_t>(first), at);
   }
   return ranking;
 }

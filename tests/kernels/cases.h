@@ -62,10 +62,15 @@ inline constexpr KernelCase kDeviceCases[] = {
     {"long_and_wide", 1, 1, 16411, 3, 256},
 };
 
-// What models have: SmolLM2-135M and Llama-3-8B, one layer each.
+// A layer of Llama-3.2-1B (32 heads, d 64) and one of Llama-3-70B (64 heads, d 128), with as many rows as replay judges
+// at once.
 inline constexpr KernelCase kBenchCases[] = {
-    {"smollm2_1k", 3, 3, 1024, 64, 64},
-    {"llama3_8k", 8, 4, 8192, 64, 128},
+    {"h32d64/1k", 8, 4, 1 << 10, 64, 64},  {"h64d128/1k", 8, 8, 1 << 10, 32, 128},
+    {"h32d64/2k", 8, 4, 1 << 11, 64, 64},  {"h64d128/2k", 8, 8, 1 << 11, 32, 128},
+    {"h32d64/4k", 8, 4, 1 << 12, 64, 64},  {"h64d128/4k", 8, 8, 1 << 12, 32, 128},
+    {"h32d64/8k", 8, 4, 1 << 13, 64, 64},  {"h64d128/8k", 8, 8, 1 << 13, 32, 128},
+    {"h32d64/16k", 8, 4, 1 << 14, 64, 64}, {"h64d128/16k", 8, 8, 1 << 14, 32, 128},
+    {"h32d64/32k", 8, 4, 1 << 15, 64, 64}, {"h64d128/32k", 8, 8, 1 << 15, 32, 128},
 };
 
 struct KernelInputs {

@@ -5,6 +5,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -316,6 +317,24 @@ RC_GTEST_PROP(RankProperty, FastOrderIsTheReferenceOrder, ()) {
     std::vector<std::uint32_t> sorted(a.head(h).begin(), a.head(h).end());
     std::sort(sorted.begin(), sorted.end());
     for (std::uint32_t j = 0; j < sorted.size(); ++j) RC_ASSERT(sorted[j] == j);
+  }
+}
+
+// Every pattern of bits that is a number, and enough entries for wide digits.
+TEST(Rank, ScoresOfAllMagnitudesFollowTheReference) {
+  std::mt19937_64 random(9);
+  for (const std::int64_t tokens : {1, 2, 2047, 2048, 5000}) {
+    for (const std::uint32_t differ : {0xffffffffU, 0x007fffffU, 0x000000ffU, 0x80000000U, 0U}) {
+      Tensor scores(2, 1, tokens);
+      for (float& x : scores.values()) {
+        x = std::bit_cast<float>((static_cast<std::uint32_t>(random()) & differ) | (0x3f800000U & ~differ));
+        if (std::isnan(x)) x = 0;
+      }
+      const Ranking a = fast().rank(scores.view(), {1, 1});
+      const Ranking b = slow().rank(scores.view(), {1, 1});
+      for (std::int64_t h = 0; h < 2; ++h)
+        ASSERT_TRUE(std::ranges::equal(a.head(h), b.head(h))) << tokens << ' ' << differ;
+    }
   }
 }
 

@@ -37,7 +37,6 @@ Softmax run_softmax(const Loops& loops, std::size_t rows, std::size_t dimensions
                            .rows = rows,
                            .dimensions = dimensions,
                            .keys = keys.data(),
-                           .key_stride = kStride,
                            .begin = begin.data(),
                            .end = end.data(),
                            .scale = 0.7F,
@@ -117,6 +116,109 @@ TEST_F(LoopsTest, ProductsHaveTheSameBitsAndAreRight) {
   }
 }
 
+struct Walked {
+  std::vector<float> weights;
+  std::vector<float> inverse;
+  std::vector<float> sums;
+  std::vector<float> losses;
+  bool operator==(const Walked&) const = default;
+};
+
+// A walk over `keys` keys in an order of its own, in two stretches.
+Walked run_walk(const Loops& loops, std::size_t keys) {
+  std::vector<float> attention = random_floats(keys * kWalkRows, 8);
+  for (float& x : attention) x = x * x / static_cast<float>(keys);
+  for (std::size_t i = 0; i < keys; ++i) attention[i * kWalkRows + 5] = 0;  // never any mass
+  const std::vector<float> values = random_floats(keys * kWalkWidth, 9);
+  const std::vector<float> full = random_floats(kWalkRows * kWalkWidth, 10);
+  std::vector<std::uint32_t> order(keys);
+  for (std::size_t i = 0; i < keys; ++i) order[i] = static_cast<std::uint32_t>(i * 7 % keys);
+  Walked walked{std::vector<float>(keys * kWalkRows), std::vector<float>(keys * kWalkRows),
+                std::vector<float>(kWalkRows * kWalkWidth), std::vector<float>(keys * kWalkLanes)};
+  loops.order_weights({attention.data(), order.data(), keys, walked.weights.data(), walked.inverse.data()});
+  const std::size_t first = keys / 3;
+  LossWalk walk{.values = values.data(),
+                .weights = walked.weights.data(),
+                .inverse = walked.inverse.data(),
+                .keys = first,
+                .full = full.data(),
+                .sums = walked.sums.data()};
+  loops.weighted_sums(walk);
+  walk.values += first * kWalkWidth;
+  walk.weights += first * kWalkRows;
+  walk.inverse += first * kWalkRows;
+  walk.keys = keys - first;
+  loops.walk_losses(walk, walked.losses.data());
+  return walked;
+}
+
+TEST_F(LoopsTest, WalksHaveTheSameBitsAndEndWithTheSumOfAll) {
+  for (const std::size_t keys : {1U, 2U, 13U, 129U}) {
+    const Walked a = run_walk(base_loops(), keys);
+    EXPECT_TRUE(a == run_walk(*other_, keys)) << keys;
+    const std::vector<float> values = random_floats(keys * kWalkWidth, 9);
+    for (std::size_t r = 0; r < kWalkRows; ++r) {
+      double mass = 0;
+      double sum = 0;
+      for (std::size_t i = 0; i < keys; ++i) {
+        const double inverse = mass > 1e-6 ? 1 / mass : 0;
+        EXPECT_NEAR(a.inverse[i * kWalkRows + r], inverse, 1e-6 * inverse) << keys << ' ' << r << ' ' << i;
+        mass += static_cast<double>(a.weights[i * kWalkRows + r]);
+        sum += static_cast<double>(a.weights[i * kWalkRows + r]) * static_cast<double>(values[i * kWalkWidth]);
+      }
+      EXPECT_NEAR(a.sums[r * kWalkWidth], sum, 1e-5) << keys << ' ' << r;
+    }
+  }
+}
+
+TEST_F(LoopsTest, ChosenSumsHaveTheSameBitsAndAreRight) {
+  constexpr std::size_t kKeys = 40;
+  constexpr std::size_t kStride = kWalkWidth + 5;
+  const std::vector<float> attention = random_floats(kKeys * kWalkRows, 11);
+  const std::vector<float> values = random_floats(kKeys * kStride, 12);
+  const std::vector<std::uint32_t> chosen{0, 3, 4, 17, 38};
+  std::vector<float> a(kWalkRows * kWalkWidth, 0.25F);
+  std::vector<float> b = a;
+  const ChosenSums in{attention.data(), values.data(), kStride, chosen.data(), chosen.size()};
+  base_loops().chosen_sums(in, a.data());
+  other_->chosen_sums(in, b.data());
+  EXPECT_EQ(a, b);
+  for (std::size_t r = 0; r < kWalkRows; ++r) {
+    for (std::size_t c = 0; c < kWalkWidth; ++c) {
+      double exact = 0.25;
+      for (const std::uint32_t j : chosen)
+        exact += static_cast<double>(attention[j * kWalkRows + r]) * static_cast<double>(values[j * kStride + c]);
+      EXPECT_NEAR(a[r * kWalkWidth + c], exact, 1e-5) << r << ' ' << c;
+    }
+  }
+}
+
+TEST_F(LoopsTest, NormsAndMaskedSumsHaveTheSameBits) {
+  for (const std::size_t columns : {1U, 7U, 8U, 31U, 64U}) {
+    for (const std::size_t rows : {1U, 3U, 4U, 9U}) {
+      const std::vector<float> values = random_floats(rows * columns, 13);
+      for (const bool squared : {false, true}) {
+        std::vector<float> a(rows);
+        std::vector<float> b(rows);
+        base_loops().row_norms({values.data(), columns, rows, columns}, squared, a.data());
+        other_->row_norms({values.data(), columns, rows, columns}, squared, b.data());
+        EXPECT_EQ(a, b) << columns << ' ' << rows << ' ' << squared;
+        // A row's norm doesn't depend on its neighbours.
+        base_loops().row_norms({values.data() + (rows - 1) * columns, columns, 1, columns}, squared, b.data());
+        EXPECT_EQ(a.back(), b.front()) << columns << ' ' << rows << ' ' << squared;
+      }
+    }
+    std::vector<std::uint32_t> mask(columns, ~0U);
+    for (std::size_t i = 0; i < columns; i += 3) mask[i] = 0;
+    const std::vector<float> row = random_floats(columns, 14);
+    double exact = 0;
+    for (std::size_t i = 0; i < columns; ++i) exact += mask[i] != 0 ? static_cast<double>(row[i]) : 0.0;
+    EXPECT_EQ(base_loops().masked_sum(row.data(), mask.data(), columns),
+              other_->masked_sum(row.data(), mask.data(), columns));
+    EXPECT_NEAR(base_loops().masked_sum(row.data(), mask.data(), columns), exact, 1e-12) << columns;
+  }
+}
+
 // Through a softmax of two keys, whose difference is the exponent.
 TEST_F(LoopsTest, ExponentialsAreAccurate) {
   for (float x = 0; x > -100; x -= 0.37F) {
@@ -132,7 +234,6 @@ TEST_F(LoopsTest, ExponentialsAreAccurate) {
                                 .rows = 1,
                                 .dimensions = 1,
                                 .keys = keys.data(),
-                                .key_stride = kKeyTile,
                                 .begin = &begin,
                                 .end = &end,
                                 .last = kKeyTile},

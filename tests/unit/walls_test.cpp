@@ -22,7 +22,9 @@ const Wall kWalls[] = {{"(hdf5|H5[A-Za-z]*)\\.h", "(traces|tests)/.*"},
                        {"(cuda|cub|thrust).*", ".*\\.cuh?"},
                        {"boost/.*", "kernels/simt/.*"},
                        {"Eigen/.*", "tracer/spectrum\\.cpp"},
-                       {"CLI/.*", "cli/.*"}};
+                       {"CLI/.*", "cli/.*"},
+                       {"cblas.h", "bench/limits\\.cpp"},
+                       {"(hwy|boost)/.*", "bench/sorts\\.cpp"}};
 
 TEST(Walls, ForeignHeadersStayInTheirFolders) {
   const std::filesystem::path root = DEPTHKV_SOURCE_DIR;

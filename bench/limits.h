@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the machine itself can do, to be timed beside an op: copying, and OpenBLAS's sgemm. The only user of cblas.h.
+#pragma once
+#include <functional>
+#include <string>
+
+#include "bench/op_work.h"
+
+namespace depthkv {
+
+// The kernels that OpenBLAS chose for this processor. Throws Error where they leave vectors unused that the processor
+// has: a build that doesn't know the model falls back to SSE3.
+std::string sgemm_kernels();
+
+// One product of that shape on one thread, alpha 1, beta 0, all matrices row by row.
+std::function<void()> sgemm_of(ProductShape shape);
+double flops_of(ProductShape shape);
+
+// Copies `bytes` / 2 from one place to another: `bytes` in all are read or written.
+std::function<void()> copy_of(double bytes);
+
+}  // namespace depthkv

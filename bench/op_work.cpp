@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/op_work.h"
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "kernels/loops/loops.h"
+
+namespace depthkv {
+namespace {
+
+const Ops& cpu() { return ops_for(Device::cpu); }
+
+// Keeps a result from being optimised away.
+template <class T>
+void keep(const T& result) {
+  asm volatile("" : : "r"(&result) : "memory");
+}
+
+struct Inputs {
+  KernelCase c;
+  KernelInputs in;
+  Tensor scores;
+  std::vector<std::uint32_t> ranking;
+  std::vector<std::uint32_t> kept;  // every other entry of it, by position
+
+  explicit Inputs(const KernelCase& kernel_case) : c(kernel_case), in(c, 1) {
+    scores = cpu().row_norms(in.keys.view(), Norm::l2);
+    const Ranking ranked = cpu().rank(scores.view().head_range(0, 1), {4, 32});
+    ranking.assign(ranked.head(0).begin(), ranked.head(0).end());
+    kept.assign(ranking.begin(), ranking.begin() + static_cast<std::ptrdiff_t>(ranking.size() / 2));
+    std::sort(kept.begin(), kept.end());
+  }
+
+  double query_heads() const { return c.kv_heads * c.group; }
+  double tokens() const { return static_cast<double>(c.tokens); }
+  double rows() const { return static_cast<double>(c.rows); }
+  double width() const { return static_cast<double>(c.columns); }
+  double group_rows() const { return c.group * rows(); }
+  // Pairs of a row and a key that it sees, per head.
+  double seen() const { return rows() * (tokens() - rows()) + rows() * (rows() + 1) / 2; }
+};
+using Shared = std::shared_ptr<const Inputs>;
+
+constexpr double kFloat = sizeof(float);
+constexpr double kHalf = sizeof(std::uint16_t);
+constexpr double kDouble = sizeof(double);
+
+OpWork attention_rows(const Shared& x) {
+  const double outputs = x->group_rows() * x->tokens();
+  const double inputs = x->group_rows() * x->width() + x->tokens() * x->width();
+  const View queries = x->in.queries.view().head_range(0, x->c.group);
+  const View keys = x->in.keys.view().head_range(0, 1);
+  return {"attention_rows",
+          [x, queries, keys] { keep(cpu().attention_rows(queries, keys, x->in.positions, x->in.spec)); },
+          2 * x->width() * x->seen() * x->c.group,
+          kFloat * (inputs + outputs),
+          {x->c.rows, x->c.tokens, x->c.columns}};
+}
+
+OpWork attention_sums(const Shared& x) {
+  const View queries = x->in.queries.view().head_range(0, x->c.group);
+  const HalfRows keys = x->in.halves().head(0);
+  auto sums = std::make_shared<std::vector<double>>(static_cast<std::size_t>(x->c.group * x->c.tokens));
+  return {
+      "attention_sums",
+      [x, queries, keys, sums] { cpu().attention_sums(queries, keys, x->c.tokens - x->c.rows, x->in.spec, *sums); },
+      2 * x->width() * x->seen() * x->c.group,
+      kFloat * x->group_rows() * x->width() + kHalf * x->tokens() * x->width() + 2 * kDouble * x->c.group * x->tokens(),
+      {x->c.rows, x->c.tokens, x->c.columns}};
+}
+
+OpWork attention_maxima(const Shared& x) {
+  const View queries = x->in.queries.view().head_range(0, x->c.group);
+  const HalfRows keys = x->in.halves().head(0);
+  const std::vector<float> weights(static_cast<std::size_t>(x->c.rows), 1.0F);
+  auto maxima = std::make_shared<std::vector<float>>(static_cast<std::size_t>(x->c.group * x->c.tokens));
+  return {"attention_maxima",
+          [x, queries, keys, weights, maxima] {
+            cpu().attention_maxima(queries, keys, x->c.tokens - x->c.rows, x->in.spec, weights, *maxima);
+          },
+          2 * x->width() * x->seen() * x->c.group,
+          kFloat * (x->group_rows() * x->width() + x->rows() + 2.0 * x->c.group * x->tokens()) +
+              kHalf * x->tokens() * x->width(),
+          {x->c.rows, x->c.tokens, x->c.columns}};
+}
+
+OpWork column_sums(const Shared& x) {
+  const double sums = x->query_heads() * x->tokens();
+  return {
+      "column_sums", [x] { keep(cpu().column_sums(x->in.attention.view())); }, 0, kFloat * sums * (x->rows() + 1), {}};
+}
+
+OpWork row_norms(const Shared& x) {
+  const double norms = x->c.kv_heads * x->tokens();
+  return {"row_norms",
+          [x] { keep(cpu().row_norms(x->in.keys.view(), Norm::l2)); },
+          0,
+          kFloat * norms * (x->width() + 1),
+          {}};
+}
+
+OpWork projected_norms(const Shared& x) {
+  const View values = x->in.values.view().head_range(0, 1);
+  const View weights = x->in.weights.view().head_range(0, x->c.group);
+  const auto outputs = static_cast<double>(weights.columns);
+  return {"projected_norms",
+          [x, values, weights] { keep(cpu().projected_norms(values, weights)); },
+          2 * x->c.group * x->tokens() * x->width() * outputs,
+          kFloat * (x->tokens() * x->width() + x->c.group * (x->width() * outputs + 2 * x->tokens())),
+          {x->c.tokens, weights.columns, x->c.columns}};
+}
+
+// The outer products of one head's vectors, as the tracer adds them up.
+OpWork moments(const Shared& x) {
+  const auto width = static_cast<std::size_t>(x->c.columns);
+  auto sums = std::make_shared<std::vector<double>>(width * width);
+  const auto run = [x, sums, width] {
+    for (std::int64_t first = 0; first < x->c.tokens; first += static_cast<std::int64_t>(kMomentRows))
+      loops().add_products(x->in.values.row(0, first).data(), width, sums->data());
+  };
+  return {"moments",
+          run,
+          x->tokens() * x->width() * (x->width() + 1),
+          kFloat * x->tokens() * x->width() + 2 * kDouble * x->width() * x->width(),
+          {x->c.columns, x->c.columns, x->c.tokens}};
+}
+
+OpWork rank(const Shared& x) {
+  return {"rank",
+          [x] {
+            keep(cpu().rank(x->scores.view(), {4, 32}));
+          },
+          0,
+          (kFloat + sizeof(std::uint32_t)) * x->c.kv_heads * x->tokens(),
+          {}};
+}
+
+// Products: the output of all keys, the running output, its gap to the former, and the gap's square.
+OpWork accumulate_losses(const Shared& x) {
+  auto curves = std::make_shared<LossCurves>(x->c.tokens);
+  const LossInput input{x->in.attention.view().head_range(0, x->c.group), x->in.values.view().head_range(0, 1),
+                        x->ranking};
+  return {"accumulate_losses",
+          [x, curves, input] { cpu().accumulate_losses(input, *curves); },
+          8 * x->group_rows() * x->tokens() * x->width(),
+          kFloat * x->tokens() * (x->group_rows() + x->width() + 1) + 4 * kDouble * x->tokens(),
+          {x->c.group * x->c.rows, x->c.columns, x->c.tokens}};
+}
+
+OpWork set_losses(const Shared& x) {
+  const SetInput input{x->in.attention.view().head_range(0, x->c.group), x->in.values.view().head_range(0, 1), x->kept,
+                       x->c.tokens};
+  return {"set_losses",
+          [x, input] { keep(cpu().set_losses(input)); },
+          2 * x->group_rows() * x->tokens() * x->width(),
+          kFloat * x->tokens() * (x->group_rows() + x->width() + 0.5),
+          {x->c.group * x->c.rows, x->c.columns, x->c.tokens}};
+}
+
+}  // namespace
+
+std::vector<OpWork> works_of(const KernelCase& c) {
+  const auto inputs = std::make_shared<const Inputs>(c);
+  std::vector<OpWork> works;
+  for (const auto make : {attention_rows, attention_sums, attention_maxima, column_sums, row_norms, projected_norms,
+                          moments, rank, accumulate_losses, set_losses})
+    works.push_back(make(inputs));
+  return works;
+}
+
+}  // namespace depthkv
