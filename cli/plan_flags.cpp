@@ -37,7 +37,7 @@ const std::vector<Flag>& plan_flags() {
       {"--heads", "replay.head_allocators", "head allocator; repeat for more", true, false},
       {"--keep", "replay.keep", "kept shares of the cache, such as 0.1,0.2,0.4", true, true},
       {"--observed-rows", "replay.observed_rows", "rows before the cut on which allocators measure curves"},
-      {"--device", "replay.device", "cpu or reference (slow, double precision)"},
+      {"--device", "replay.device", "cpu, reference (slow, double precision), cuda, or auto (cuda where there is one)"},
       {"--top", "verify.top", "best policies to verify, per keep"},
       {"--controls", "verify.controls", "policies drawn from the rest of the ranking, per keep"},
       {"--verify-keep", "verify.keep", "budgets at which to verify", true, true},

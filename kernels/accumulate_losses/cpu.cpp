@@ -21,18 +21,18 @@ typedef double Doubles __attribute__((vector_size(kWalkRows * sizeof(double))));
 
 class Walk {
  public:
-  Walk(const LossInput& input, LossCurves& curves)
+  Walk(const LossInput& input, std::span<const std::uint32_t> ranking, LossCurves& curves)
       : curves_(curves),
         keys_(static_cast<std::size_t>(input.attention.columns)),
-        priced_(keys_ - input.ranking.size()),
+        priced_(keys_ - ranking.size()),
         weights_(keys_ * kWalkRows),
         inverse_(keys_ * kWalkRows),
         received_(keys_),
-        losses_(input.ranking.size() * kWalkLanes),
+        losses_(ranking.size() * kWalkLanes),
         zeros_(keys_) {
     order_.reserve(keys_);
-    for (auto j = static_cast<std::uint32_t>(input.ranking.size()); j < keys_; ++j) order_.push_back(j);
-    order_.insert(order_.end(), input.ranking.begin(), input.ranking.end());
+    for (auto j = static_cast<std::uint32_t>(ranking.size()); j < keys_; ++j) order_.push_back(j);
+    order_.insert(order_.end(), ranking.begin(), ranking.end());
     gather_values(input.values);
   }
 
@@ -112,10 +112,8 @@ class Walk {
   double rows_ = 0;
 };
 
-}  // namespace
-
-void accumulate_losses(const LossInput& input, LossCurves& curves) {
-  Walk walk(input, curves);
+void walk_ranking(const LossInput& input, std::span<const std::uint32_t> ranking, LossCurves& curves) {
+  Walk walk(input, ranking, curves);
   Rows rows{};
   std::size_t used = 0;
   for (std::int64_t h = 0; h < input.attention.heads; ++h) {
@@ -128,6 +126,12 @@ void accumulate_losses(const LossInput& input, LossCurves& curves) {
   }
   if (used > 0) walk.add(rows, used);
   walk.finish();
+}
+
+}  // namespace
+
+void accumulate_losses(const LossInput& input, std::span<LossCurves> curves) {
+  for (std::size_t i = 0; i < curves.size(); ++i) walk_ranking(input, input.rankings[i], curves[i]);
 }
 
 }  // namespace depthkv::cpu
