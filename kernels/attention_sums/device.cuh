@@ -44,7 +44,7 @@ __device__ inline double rescaled(double sum, float top, float to) {
 // kHeld rows to a block; grid.y is the head. normalisers [head][row].
 static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     row_normalisers_kernel(AttentionBlock block, float* normalisers) {
-  DEPTHKV_SHARED(SumTiles, tiles);
+  DEPTHKV_SHARED(Tiles, tiles);
   const int head = static_cast<int>(blockIdx.y);
   const int first_row = static_cast<int>(blockIdx.x) * kHeld;
   const int row = first_row + static_cast<int>(threadIdx.x) / kAcross * kEach;
@@ -93,7 +93,7 @@ static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
 // kHeld keys to a block; grid.y is the head. Adds to sums [head][columns].
 static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     key_sums_kernel(AttentionBlock block, const float* normalisers, double* sums, long long columns) {
-  DEPTHKV_SHARED(SumTiles, tiles);
+  DEPTHKV_SHARED(Tiles, tiles);
   const int head = static_cast<int>(blockIdx.y);
   const int keys = block.first + block.rows;
   const int first_key = static_cast<int>(blockIdx.x) * kHeld;
