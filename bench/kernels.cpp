@@ -30,6 +30,17 @@ void attention_sums(benchmark::State& state, const Ops& ops, const KernelCase& c
   state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);
 }
 
+void attention_maxima(benchmark::State& state, const Ops& ops, const KernelCase& c) {
+  const KernelInputs in(c, 1);
+  const std::vector<float> weights(static_cast<std::size_t>(c.rows), 1.0F);
+  std::vector<float> maxima(static_cast<std::size_t>(in.queries.heads() * c.tokens));
+  for (auto _ : state) {
+    ops.attention_maxima(in.queries.view(), in.halves(), c.tokens - c.rows, {}, weights, maxima);
+    benchmark::DoNotOptimize(maxima.data());
+  }
+  state.SetItemsProcessed(state.iterations() * c.kv_heads * c.group * c.rows * c.tokens);
+}
+
 void column_sums(benchmark::State& state, const Ops& ops, const KernelCase& c) {
   const KernelInputs in(c, 1);
   for (auto _ : state) benchmark::DoNotOptimize(ops.column_sums(in.attention.view()));
@@ -84,6 +95,7 @@ void state_summary(benchmark::State& state) {
 constexpr std::pair<const char*, void (*)(benchmark::State&, const Ops&, const KernelCase&)> kOps[] = {
     {"attention_rows", attention_rows},
     {"attention_sums", attention_sums},
+    {"attention_maxima", attention_maxima},
     {"column_sums", column_sums},
     {"row_norms", row_norms},
     {"projected_norms", projected_norms},

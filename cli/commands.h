@@ -17,6 +17,7 @@ using Action = std::function<ExitCode()>;
 void add_trace_command(CLI::App& app, Action& action);
 void add_replay_command(CLI::App& app, Action& action);
 void add_verify_command(CLI::App& app, Action& action);
+void add_importance_command(CLI::App& app, Action& action);
 void add_report_command(CLI::App& app, Action& action);
 void add_run_command(CLI::App& app, Action& action);
 void add_inspect_command(CLI::App& app, Action& action);

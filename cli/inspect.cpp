@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -43,6 +44,43 @@ using Totals = std::map<Channel, ChannelTotal>;
 
 double mebibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
+std::string layer_list(const std::vector<std::size_t>& layers) {
+  std::string list;
+  for (std::size_t i = 0; i < layers.size();) {
+    std::size_t end = i + 1;
+    while (end < layers.size() && layers[end] == layers[end - 1] + 1) ++end;
+    list += fmt::format("{}{}", list.empty() ? "" : ",", layers[i]);
+    if (end - i > 1) list += fmt::format("-{}", layers[end - 1]);
+    i = end;
+  }
+  return list;
+}
+
+// A line for all layers that rotate alike.
+void print_rotations(const ModelCard& card) {
+  std::vector<std::pair<LayerRotation, std::vector<std::size_t>>> kinds;
+  for (std::size_t l = 0; l < card.rotations.size(); ++l) {
+    const LayerRotation& rotation = card.rotations[l];
+    const auto same = std::ranges::find(kinds, rotation, [](const auto& kind) { return kind.first; });
+    if (same == kinds.end()) {
+      kinds.push_back({rotation, {l}});
+    } else {
+      same->second.push_back(l);
+    }
+  }
+  for (const auto& [rotation, layers] : kinds) {
+    const std::vector<double>& turns = rotation.frequencies;
+    if (turns.empty()) {
+      fmt::print("          layers {}: no rotation\n", layer_list(layers));
+    } else {
+      fmt::print("          layers {}: {} of {} dimensions turn, by {:.4g} to {:.4g} radians per position{}\n",
+                 layer_list(layers), 2 * turns.size(), card.layers[layers.front()].head_dim, std::ranges::max(turns),
+                 std::ranges::min(turns),
+                 rotation.magnitude == 1 ? "" : fmt::format(", and grow {:.4g} times", rotation.magnitude));
+    }
+  }
+}
+
 void print_card(const Trace& trace) {
   const ModelCard& card = trace.model();
   const LayerShape& layer = card.layers.front();
@@ -52,6 +90,7 @@ void print_card(const Trace& trace) {
              layer.query_heads, layer.kv_heads, layer.head_dim, card.context_length);
   fmt::print("rotary    {}, base {}; attention scale {}, soft cap {}\n", card.rotary_layout, card.rotary_base,
              card.attention_scale, card.logit_softcap);
+  print_rotations(card);
   fmt::print("softmax   {}\n\n",
              trace.engine_softmax() ? "the engine's own" : "recomputed from queries and cached keys");
 }

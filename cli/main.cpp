@@ -27,8 +27,9 @@ int run_main(int argc, char** argv) {
       "Exit codes: 0 fine, 1 the work failed, 2 the command or plan was wrong, 3 some rows were skipped, 130 "
       "interrupted.");
   Action action;
-  for (const auto add : {add_trace_command, add_replay_command, add_verify_command, add_report_command, add_run_command,
-                         add_inspect_command, add_policies_command, add_doctor_command}) {
+  for (const auto add :
+       {add_trace_command, add_replay_command, add_importance_command, add_verify_command, add_report_command,
+        add_run_command, add_inspect_command, add_policies_command, add_doctor_command}) {
     add(app, action);
   }
   try {

@@ -89,7 +89,7 @@ void Pipeline::describe() {
     fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(),
                trace_folder().string());
   }
-  const Policies policies = make_policies(plan_.replay, registry_);
+  const Policies policies = make_policies(with_bounds(plan_.replay), registry_);
   fmt::print(
       "replay  {} policies ({} rankers x {} layer allocators x {} head allocators) at {} budgets: {} results per "
       "sample; {} rankings "
@@ -117,6 +117,7 @@ void Pipeline::trace_into(const std::filesystem::path& traces) {
 
 void Pipeline::replay(const DumpFiles& dump) {
   prepare_folder(folder_);
+  plan_.replay = with_bounds(plan_.replay);
   plan_.replay.cache = cache_folder();
   const TraceSet traces = open_trace_set(trace_folder());
   Dump looking_on(dump, traces, plan_.replay.cut);
@@ -143,6 +144,16 @@ void Pipeline::load_results() {
   if (plan_.verify && std::filesystem::exists(folder_ / "verify.csv")) {
     verification_ = read_verify_csv(*results_, *plan_.verify, folder_ / "verify.csv");
   }
+}
+
+void Pipeline::measure_importance() {
+  prepare_folder(folder_);
+  plan_.replay.cache = cache_folder();
+  const Ablation found =
+      depthkv::measure_importance(model(), open_trace_set(trace_folder()), plan_.replay, registry_, progress_);
+  write_ablation_csv(found.rows, folder_ / "importance.csv");
+  write_importance(found.importance, folder_ / "importance.json");
+  fmt::print("{}\nimportance: {}\n", importance_table(found.importance), (folder_ / "importance.json").string());
 }
 
 void Pipeline::report() {

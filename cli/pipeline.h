@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The stages of a run, as the commands share them. A run folder holds plan.yaml (resolved), traces/ (unless recorded
-// elsewhere), results.csv, verify.csv, summary.json and report.html.
+// elsewhere), results.csv, verify.csv, summary.json and report.html; what importance writes stands by itself.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -27,7 +27,8 @@ class Pipeline {
   void trace_into(const std::filesystem::path& traces);
   void replay(const DumpFiles& dump = {});
   void verify();
-  void report();  // tables to stdout; summary.json and report.html
+  void measure_importance();  // importance.json and importance.csv, a table to stdout
+  void report();              // tables to stdout; summary.json and report.html
 
   // Takes results (and the verification, if there is one) from an earlier run's files.
   void load_results();

@@ -36,7 +36,7 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
 // The plan with every default spelled out, policy parameters included; load_plan() reads it back.
 std::string to_yaml(const Plan& plan, const Registry& registry);
 
-// A short hash of what decides results: the resolved replay section, threads left out.
+// A short hash of what decides results: the resolved replay section and the files that it names, threads left out.
 std::string plan_hash(const ReplayPlan& plan, const Registry& registry);
 
 // How a key of the plan is spelled on the command line.

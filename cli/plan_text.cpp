@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <fstream>
+#include <iterator>
 
 #include "cli/plan.h"
 
@@ -68,6 +70,8 @@ std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
   for (const PolicySpec& spec : plan.head_allocators) text += policy_yaml(registry.make_head_allocator(spec));
   text += fmt::format("  keep: [{}]\n  observed_rows: {}\n  device: {}\n", fmt::join(plan.keep, ", "),
                       plan.observed_rows, to_string(plan.device));
+  if (!plan.importance.empty())
+    text += fmt::format("  importance: {}\n", quoted(std::filesystem::absolute(plan.importance).string()));
   return text;
 }
 
@@ -86,6 +90,20 @@ std::string trace_yaml(const TracePlan& plan) {
                       channel_list(plan.channels), quoted(plan.attention), plan.queries,
                       plan.engine_softmax ? "engine" : "recomputed", plan.codec);
   return text;
+}
+
+// What stands in a file; "" where there is none.
+std::string contents(const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+// What stands in the files that a policy's parameters name.
+template <class Policy>
+std::string contents_of(const Policy& policy) {
+  for (const auto& [name, value] : policy.param_values)
+    if (name == "file") return contents(std::get<std::string>(value));
+  return "";
 }
 
 }  // namespace
@@ -111,6 +129,9 @@ std::string plan_hash(const ReplayPlan& plan, const Registry& registry) {
   std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
   std::string text = replay_yaml(plan, registry);
   for (const PolicySpec& spec : plan.scorers) text += registry.make_scorer(spec).source;
+  for (const PolicySpec& spec : plan.layer_allocators) text += contents_of(registry.make_layer_allocator(spec));
+  for (const PolicySpec& spec : plan.head_allocators) text += contents_of(registry.make_head_allocator(spec));
+  text += contents(plan.importance);
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
   return fmt::format("{:016x}", hash);
 }

@@ -124,7 +124,8 @@ Words scorer_words(const Registry& registry) {
   for (const PolicySpec& spec : words["all"]) {
     const Needs wanted = registry.make_scorer(spec).needs;
     const bool special = wanted.has(Feature::question) || wanted.has(Feature::queries) || wanted.has(Feature::hidden) ||
-                         wanted.has(Feature::cosines) || wanted.window_rows > kRecordedWindow;
+                         wanted.has(Feature::cosines) || wanted.has(Feature::repeated) ||
+                         wanted.window_rows > kRecordedWindow;
     if (!special) words["sweep"].push_back(spec);
   }
   return words;
@@ -192,6 +193,7 @@ void read_replay(const YAML::Node& node, const YamlSource& source, const Registr
              plan.head_allocators);
   section.take_keeps("keep", plan.keep);
   section.take("observed_rows", plan.observed_rows, 1, kRecordedWindow);
+  section.take_path("importance", plan.importance);
   constexpr std::size_t kAuto = 3;
   const std::size_t device =
       section.take_choice("device", {"cpu", "reference", "cuda", "auto"}, static_cast<std::size_t>(plan.device));
@@ -206,12 +208,17 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
   section.take("controls", plan.controls, 0, kMany);
   section.take_keeps("keep", plan.keep);
   plan.rank_by = static_cast<Metric>(
-      section.take_choice("rank_by", {"mass", "output_error", "evidence"}, static_cast<std::size_t>(plan.rank_by)));
+      section.take_choice("rank_by", replay_metric_names(), static_cast<std::size_t>(plan.rank_by)));
   std::int64_t seed = static_cast<std::int64_t>(plan.seed);
   section.take("seed", seed, 0, std::numeric_limits<std::int64_t>::max());
   plan.seed = static_cast<std::uint64_t>(seed);
   section.take("max_new", plan.max_new, 0, kMany);
   section.done();
+  if (plan.rank_by == Metric::predicted_loss && replay.importance.empty())
+    throw InputError(
+        fmt::format("{}: verify.rank_by is predicted_loss, which needs replay.importance: the file that "
+                    "`depthkv importance` writes",
+                    section.where("rank_by")));
   for (const double keep : plan.keep) {
     if (std::find(replay.keep.begin(), replay.keep.end(), keep) != replay.keep.end()) continue;
     throw InputError(fmt::format("{}: verify.keep has {}, replay.keep only {}; verify checks what was replayed",
@@ -250,7 +257,8 @@ YAML::Node read_root(const std::filesystem::path& file) {
 void apply(YAML::Node root, const Overrides& overrides) {
   for (const auto& [key, values] : overrides) {
     YAML::Node value;
-    const bool is_path = key == "model" || key == "traces" || key == "trace.tasks" || key == "cache";
+    const bool is_path =
+        key == "model" || key == "traces" || key == "trace.tasks" || key == "cache" || key == "replay.importance";
     const auto text = [&](const std::string& given) {
       return is_path && !is_cache_word(given) ? std::filesystem::absolute(given).string() : given;
     };
@@ -299,7 +307,6 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
     throw InputError(fmt::format("{}: the plan has both traces (a recorded set) and trace (record one); keep one",
                                  section.where("traces")));
   }
-  plan.replay = with_bounds(plan.replay);
   plan.replay.threads = plan.threads;
   make_policies(plan.replay, registry);  // names and parameters are wrong now or never
   if (plan.trace) {

@@ -133,6 +133,30 @@ void add_verify_command(CLI::App& app, Action& action) {
   });
 }
 
+void add_importance_command(CLI::App& app, Action& action) {
+  const auto given = std::make_shared<Given>();
+  CLI::App* command =
+      add_command(app, "importance", "Measure how much each layer matters: prune one at a time, on the model",
+                  "  depthkv importance traces --model model.gguf --out importance\n"
+                  "  depthkv importance traces --scorer h2o --keep 0.1,0.2,0.4 --out importance\n"
+                  "  depthkv replay traces --importance importance/importance.json --out run");
+  command->add_option("TRACES", given->input, "folder of a trace set")->required();
+  add_plan_flags(*command, given->overrides,
+                 {"model", "threads", "cache", "replay.cut", "replay.scorers", "replay.structures", "replay.protect",
+                  "replay.head", "replay.keep", "replay.device"});
+  command->add_option("--out", given->out, "folder for importance.json and importance.csv")->required();
+  command->callback([given, &action] {
+    action = [given] {
+      given->overrides["traces"] = {given->input.string()};
+      for (const auto& [key, value] : {std::pair{"scorers", "snapkv"}, {"head_allocators", "uniform"}, {"keep", "0.2"}})
+        given->overrides.try_emplace(fmt::format("replay.{}", key), std::vector<std::string>{value});
+      Pipeline pipeline(load({}, given->overrides), given->out);
+      pipeline.measure_importance();
+      return ExitCode::fine;
+    };
+  });
+}
+
 void add_report_command(CLI::App& app, Action& action) {
   const auto given = std::make_shared<Given>();
   CLI::App* command = add_command(

@@ -2,6 +2,7 @@
 #include "kernels/cuda_backend.h"
 
 #include "kernels/accumulate_losses/accumulate_losses.h"
+#include "kernels/attention_maxima/attention_maxima.h"
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/attention_sums/attention_sums.h"
 #include "kernels/column_sums/column_sums.h"
@@ -17,6 +18,7 @@ const Ops& ops() {
                          .rankings_together = true,
                          .attention_rows = cuda::attention_rows,
                          .attention_sums = cuda::attention_sums,
+                         .attention_maxima = cpu::attention_maxima,  // only recording asks for it, on the CPU
                          .column_sums = cuda::column_sums,
                          .row_norms = cuda::row_norms,
                          .projected_norms = cuda::projected_norms,

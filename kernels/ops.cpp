@@ -7,6 +7,7 @@
 #include "depthkv/error.h"
 #include "depthkv/trace.h"
 #include "kernels/accumulate_losses/accumulate_losses.h"
+#include "kernels/attention_maxima/attention_maxima.h"
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/attention_sums/attention_sums.h"
 #include "kernels/column_sums/column_sums.h"
@@ -66,6 +67,7 @@ const Ops& ops_for(Device device) {
   static const Ops kCpu{.name = "cpu",
                         .attention_rows = cpu::attention_rows,
                         .attention_sums = cpu::attention_sums,
+                        .attention_maxima = cpu::attention_maxima,
                         .column_sums = cpu::column_sums,
                         .row_norms = cpu::row_norms,
                         .projected_norms = cpu::projected_norms,
@@ -75,6 +77,7 @@ const Ops& ops_for(Device device) {
   static const Ops kReference{.name = "reference",
                               .attention_rows = reference::attention_rows,
                               .attention_sums = reference::attention_sums,
+                              .attention_maxima = reference::attention_maxima,
                               .column_sums = reference::column_sums,
                               .row_norms = reference::row_norms,
                               .projected_norms = reference::projected_norms,

@@ -33,6 +33,8 @@ std::string_view to_string(Feature feature) {
       return "judged rows";
     case Feature::window_queries:
       return "queries of the window's rows";
+    case Feature::repeated:
+      return "the context repeated";
   }
   return "";
 }

@@ -25,6 +25,8 @@ Scorer make_h2o(Params&);
 Scorer make_keydiff(Params&);
 Scorer make_keyformer(Params&);
 Scorer make_knorm(Params&);
+Scorer make_kvcompose(Params&);
+Scorer make_kvzip(Params&);
 Scorer make_lagkv(Params&);
 Scorer make_lava(Params&);
 Scorer make_leverage(Params&);
@@ -103,6 +105,9 @@ std::vector<Entry<Scorer>> scorer_table() {
       {"keyformer", "attention received from the last rows under Gumbel noise", "arXiv:2403.09054", make_keyformer,
        "O(H w n)"},
       {"knorm", "small key norms", "arXiv:2406.11430", make_knorm, "O(n d)"},
+      {"kvcompose", "attention received when the context is fed again, at most", "arXiv:2509.05165", make_kvcompose,
+       "O(H n)"},
+      {"kvzip", "attention received while the context is repeated, at most", "arXiv:2505.23416", make_kvzip, "O(H n)"},
       {"lagkv", "tokens that stand out from the partition after theirs", "arXiv:2504.04704", make_lagkv,
        "O(n (d + log n))"},
       {"lava", "attention of the last rows times the head's largest value", "arXiv:2509.09754", make_lava,

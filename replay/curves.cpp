@@ -13,11 +13,22 @@
 namespace depthkv {
 
 std::string_view to_string(Metric metric) {
-  constexpr std::array<std::string_view, kMetrics> kNames{"mass", "output_error", "evidence"};
+  constexpr std::array<std::string_view, kMetrics.size()> kNames{"mass", "output_error", "evidence", "predicted_loss"};
   return kNames[static_cast<std::size_t>(metric)];
 }
 
-bool higher_is_better(Metric metric) { return metric != Metric::output_error; }
+std::optional<Metric> metric_named(std::string_view name) {
+  const auto at = std::ranges::find_if(kMetrics, [&](Metric metric) { return to_string(metric) == name; });
+  return at == kMetrics.end() ? std::nullopt : std::optional(*at);
+}
+
+std::vector<std::string> replay_metric_names() {
+  std::vector<std::string> names;
+  for (const Metric metric : kMetrics) names.emplace_back(to_string(metric));
+  return names;
+}
+
+bool higher_is_better(Metric metric) { return metric == Metric::mass || metric == Metric::evidence; }
 
 std::vector<float> evidence_curve(std::span<const std::uint32_t> order, const std::vector<bool>& is_evidence) {
   const auto total = std::count(is_evidence.begin(), is_evidence.end(), true);
@@ -43,19 +54,25 @@ std::vector<bool> evidence_flags(const Sample& sample, std::int64_t cut) {
 double RankedLayer::head_loss(Rows rows, Metric metric, std::size_t g, std::int64_t kept) const {
   const std::vector<HeadCurves>& heads = rows == Rows::judged ? judged : observed;
   if (g >= heads.size()) return std::numeric_limits<double>::quiet_NaN();
-  const auto& curve = metric == Metric::mass           ? heads[g].mass
-                      : metric == Metric::output_error ? heads[g].error
-                                                       : heads[g].evidence;
+  const auto& curve = metric == Metric::mass       ? heads[g].mass
+                      : metric == Metric::evidence ? heads[g].evidence
+                                                   : heads[g].error;
   // A sample without evidence spans has no such loss; NaN keeps it out of every mean.
   if (curve.empty()) return std::numeric_limits<double>::quiet_NaN();
   const auto loss = static_cast<double>(curve[static_cast<std::size_t>(kept)]);
-  return metric == Metric::output_error ? loss : loss / static_cast<double>(heads.size());
+  return higher_is_better(metric) ? loss / static_cast<double>(heads.size()) : loss;
 }
 
 double RankedLayer::loss(Rows rows, Metric metric, const std::vector<std::int64_t>& kept) const {
   double sum = 0;
   for (std::size_t g = 0; g < kept.size(); ++g) sum += head_loss(rows, metric, g, kept[g]);
   return sum;
+}
+
+double layer_weight(const Policies& policies, Metric metric, std::size_t layer, std::size_t layers) {
+  if (metric != Metric::predicted_loss) return 1.0 / static_cast<double>(layers);
+  if (!policies.importance) return std::numeric_limits<double>::quiet_NaN();
+  return policies.importance->layers[layer].sensitivity;
 }
 
 std::vector<Variant> variants_of(const Ranker& ranker, std::size_t index, const ReplayPlan& plan) {

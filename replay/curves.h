@@ -26,10 +26,13 @@ struct RankedLayer {
   std::vector<HeadCurves> observed;  // [KV head]; no evidence
 
   // What head g adds to the layer's loss when it keeps `kept`; NaN where that wasn't measured. A layer's loss is the
-  // mean over heads of mass and evidence, the sum of output_error.
+  // mean over heads of mass and evidence, the sum of output_error, which predicted_loss has as well.
   double head_loss(Rows rows, Metric metric, std::size_t g, std::int64_t kept) const;
   double loss(Rows rows, Metric metric, const std::vector<std::int64_t>& kept) const;
 };
+
+// What a prunable layer's loss counts for in a policy's. NaN where the plan has no sensitivities.
+double layer_weight(const Policies& policies, Metric metric, std::size_t layer, std::size_t layers);
 
 // The share of the evidence tokens that are lost when the first k of a head's order are kept, k = 0 .. n; empty without
 // evidence.
@@ -64,10 +67,10 @@ class RankedSample {
     Allocator(const Allocator&) = delete;
     Allocator& operator=(const Allocator&) = delete;
     Allocation at(double keep) const;
-
-   private:
+    // Over the heads of one layer.
     std::vector<std::int64_t> split(std::size_t layer, std::int64_t entries) const;
 
+   private:
     const RankedSample& sample_;
     std::string layer_name_;
     std::string head_name_;

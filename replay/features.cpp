@@ -67,7 +67,8 @@ constexpr Source kSources[] = {{Feature::keys, Channel::keys},
                                {Feature::cosines, Channel::attention_cosines},
                                {Feature::hidden, Channel::hidden_scalars},
                                {Feature::judged, Channel::queries},
-                               {Feature::window_queries, Channel::queries}};
+                               {Feature::window_queries, Channel::queries},
+                               {Feature::repeated, Channel::repeat_max}};
 
 std::string channels_of(const Trace& trace) {
   std::string list;
@@ -83,20 +84,17 @@ std::int64_t window_rows_of(const Trace& trace, const Needs& needs, Cut cut) {
   return std::min(std::max(needs.window_rows, question), at);
 }
 
-Rotary rotary_of(const ModelCard& model) {
-  const auto pairs = model.rotary_layout == "interleaved"  ? Rotary::Pairs::interleaved
-                     : model.rotary_layout == "half_split" ? Rotary::Pairs::half_split
-                                                           : Rotary::Pairs::none;
-  return {pairs, model.rotary_base};
-}
-
 }  // namespace
 
 std::optional<std::string> missing(const Trace& trace, const Needs& needs, Cut cut) {
   for (const Source& source : kSources) {
     if (needs.has(source.feature) && !trace.has(source.channel, 0))
-      return fmt::format("needs {}, the trace holds {}", to_string(source.channel), channels_of(trace));
+      return fmt::format("needs {0}, the trace holds {1}; record with {0}", to_string(source.channel),
+                         channels_of(trace));
   }
+  if (trace.model().rotary_layout == "other" &&
+      (needs.has(Feature::unrotated_keys) || needs.has(Feature::query_moments)))
+    return "needs to undo the rotation of keys or queries, which the trace can't describe (rotary_layout: other)";
   const std::int64_t at = trace.sample().segments.at(cut);
   if (needs.has(Feature::question) && at == trace.sample().segments.context.end)
     return "needs a question below the cut; there is none (cut: prompt has one where the task does)";
@@ -134,6 +132,11 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   }
   if (wanted.has(Feature::cosines)) data.cosines = trace.attention_cosines(layer);
   if (wanted.has(Feature::hidden)) data.hidden_scalars = trace.hidden_scalars(layer);
+  if (wanted.has(Feature::repeated)) {
+    data.repeat_chunk = trace.repeat_max(layer, Repeat::chunk, request.cut);
+    data.repeat_per_input = trace.repeat_max(layer, Repeat::chunk_per_input, request.cut);
+    data.repeat_cache = trace.repeat_max(layer, Repeat::cache, request.cut);
+  }
   const auto attention = [&](Span span) {
     const auto first = static_cast<std::size_t>(span.begin);
     const auto count = static_cast<std::size_t>(span.end - span.begin);
@@ -151,11 +154,12 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   seen.layers = static_cast<int>(model.layers.size());
   seen.shape = model.layers[static_cast<std::size_t>(layer)];
   seen.tokens = cut;
+  seen.frame_rows = trace.sample().segments.context.begin;
   seen.question_rows = cut - trace.sample().segments.context.end;
   seen.sample = trace.sample().id;
   seen.sample_seed = hash_of(trace.sample().id);
   seen.attention_scale = model.attention_scale;
-  seen.rotary = rotary_of(model);
+  seen.rotary = rotary_of(model, layer);
   seen.keys = data.keys.view().row_range(0, cut);
   seen.values = data.values.view().row_range(0, cut);
   if (wanted.has(Feature::unrotated_keys)) {
@@ -172,6 +176,9 @@ LayerData load_layer(const Trace& trace, int layer, const LoadRequest& request, 
   }
   if (wanted.has(Feature::cosines)) seen.cosines = data.cosines.view().head_range(1, 1);
   seen.hidden_scalars = data.hidden_scalars.view();
+  seen.repeat_chunk = data.repeat_chunk.view();
+  seen.repeat_per_input = data.repeat_per_input.view();
+  seen.repeat_cache = data.repeat_cache.view();
   if (!data.window.empty()) seen.window = data.window.view().first_columns(cut);
   if (wanted.has(Feature::window_queries))
     seen.window_queries = data.queries.view().row_range(rows.window.begin, rows.window.end - rows.window.begin);

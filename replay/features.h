@@ -29,6 +29,8 @@ struct LayerData {
   Tensor query_mean, query_second_moment;   // [H, 1, d], [H, d, d]
   Tensor output_norms_l1, output_norms_l2;  // [H, 1, T]
   Tensor cosines, hidden_scalars;           // as recorded
+  Tensor repeat_chunk, repeat_per_input;    // [H, 1, n]
+  Tensor repeat_cache;                      // [H, 1, n]
   Tensor window;                            // [H, W, T] attention of the observed window
   Tensor judged;                            // [H, R, T] attention of the judged rows
   Tensor judged_sums;                       // [H, 1, n]

@@ -16,6 +16,9 @@ std::string layer_label(const ResultTable& results, std::size_t layer_allocator)
 std::string head_label(const ResultTable& results, std::size_t head_allocator);
 std::string policy_label(const ResultTable& results, PolicyIndex policy);
 
+// Metrics in the order of reports; predicted_loss where the plan has sensitivities.
+std::vector<Metric> shown_metrics(const ResultTable& results);
+
 // A policy as tables and files name it, with all parameters: the columns and a policy's fields, side by side. The first
 // kRankerColumns say who ranks.
 inline constexpr std::size_t kRankerColumns = 7;

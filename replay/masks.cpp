@@ -54,7 +54,12 @@ std::vector<KeepMask> keep_masks(const Trace& trace, const ReplayPlan& plan, con
                                             curves.measured_by_heads(choice.policy.head_allocator));
     requests.push_back({variant, allocator.at(choice.keep), {}});
   }
-  std::vector<KeepMask> masks(choices.size(), KeepMask::everything(trace.model()));
+  return masks_of(trace, plan, policies, requests);
+}
+
+std::vector<KeepMask> masks_of(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                               const std::vector<SetRequest>& requests) {
+  std::vector<KeepMask> masks(requests.size(), KeepMask::everything(trace.model()));
   const std::vector<int> layers = prunable_layers(trace.model());
   const auto tokens = static_cast<std::uint32_t>(trace.sample().segments.at(plan.cut));
   visit_sets(trace, plan, policies, requests, [&](std::size_t request, std::size_t layer, const auto& kept) {

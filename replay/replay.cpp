@@ -13,6 +13,18 @@
 namespace depthkv {
 namespace {
 
+// Sensitivities hold for the model that they were measured on.
+void check_importance(const ResultTable& table) {
+  const std::optional<Importance>& importance = table.policies.importance;
+  if (!importance) return;
+  const std::size_t layers = prunable_layers(table.model).size();
+  if (importance->fingerprint == table.model.fingerprint && importance->layers.size() == layers) return;
+  throw InputError(fmt::format(
+      "{}: measured on {} ({}), {} layers; the traces are of {} ({}), {} layers that can be pruned; measure it there",
+      table.plan.importance.string(), importance->model, importance->fingerprint, importance->layers.size(),
+      table.model.name, table.model.fingerprint, layers));
+}
+
 void add_unless_named(std::vector<PolicySpec>& specs, const std::string& name) {
   const auto same = [&](const PolicySpec& spec) { return spec.name == name; };
   if (std::none_of(specs.begin(), specs.end(), same)) specs.push_back({name, {}, "bounds"});
@@ -31,7 +43,7 @@ class SampleReplay {
     sample_.layer_skipped.resize(policies_.layer_allocators.size());
     sample_.head_skipped.resize(policies_.head_allocators.size());
     sample_.kept.assign(policies_.size() * plan_.keep.size(), 0);
-    sample_.values.assign(sample_.kept.size() * kMetrics, std::numeric_limits<double>::quiet_NaN());
+    sample_.values.assign(sample_.kept.size() * kMetrics.size(), std::numeric_limits<double>::quiet_NaN());
     const Shape shape = prunable_shape(trace.model(), sample_.tokens);
     for (const double keep : plan_.keep) sample_.entries.push_back(budget_from_keep(shape, keep).entries);
   }
@@ -94,17 +106,18 @@ class SampleReplay {
       sample_.kept[policy * plan_.keep.size() + k] = allocation.total();
       if (direct || watch_.kept) later.push_back({policy, k, {variant, allocation, {}}});
       if (direct) continue;
-      for (const Metric metric : {Metric::mass, Metric::output_error, Metric::evidence}) {
+      for (const Metric metric : kMetrics) {
         double loss = 0;
         for (std::size_t l = 0; l < allocation.kept.size(); ++l)
-          loss += ranked.layers()[l].loss(Rows::judged, metric, allocation.kept[l]);
-        put(policy, k, metric, loss / static_cast<double>(allocation.kept.size()));
+          loss += layer_weight(policies_, metric, l, allocation.kept.size()) *
+                  ranked.layers()[l].loss(Rows::judged, metric, allocation.kept[l]);
+        put(policy, k, metric, loss);
       }
     }
   }
 
   void put(std::size_t policy, std::size_t keep, Metric metric, double loss) {
-    sample_.values[(policy * plan_.keep.size() + keep) * kMetrics + static_cast<std::size_t>(metric)] =
+    sample_.values[(policy * plan_.keep.size() + keep) * kMetrics.size() + static_cast<std::size_t>(metric)] =
         higher_is_better(metric) ? 1.0 - loss : loss;
   }
 
@@ -119,7 +132,7 @@ class SampleReplay {
     auto measured = direct.begin();
     for (const Later& item : later_) {
       if (!policies_.rankers[item.request.variant.ranker].structure.select) continue;
-      for (const Metric metric : {Metric::mass, Metric::output_error, Metric::evidence})
+      for (const Metric metric : kMetrics)
         put(item.policy, item.keep, metric, measured->loss[static_cast<std::size_t>(metric)]);
       ++measured;
     }
@@ -163,6 +176,12 @@ Policies make_policies(const ReplayPlan& plan, const Registry& registry) {
     policies.layer_allocators.push_back(registry.make_layer_allocator(spec));
   for (const PolicySpec& spec : plan.head_allocators)
     policies.head_allocators.push_back(registry.make_head_allocator(spec));
+  if (!plan.importance.empty()) {
+    policies.importance = read_importance(plan.importance);
+    if (policies.importance->cut != to_string(plan.cut))
+      throw InputError(fmt::format("{}: measured at the cut {}, the plan prunes at the cut {}; measure it there",
+                                   plan.importance.string(), policies.importance->cut, to_string(plan.cut)));
+  }
   if (policies.size() == 0)
     throw InputError("the plan names no scorer, structure, protection, layer or head allocator; name one of each");
   return policies;
@@ -184,7 +203,7 @@ std::int64_t ResultTable::kept(const SampleResult& sample, std::size_t policy, s
 }
 
 double ResultTable::value(const SampleResult& sample, std::size_t policy, std::size_t keep, Metric metric) const {
-  return sample.values[(policy * plan.keep.size() + keep) * kMetrics + static_cast<std::size_t>(metric)];
+  return sample.values[(policy * plan.keep.size() + keep) * kMetrics.size() + static_cast<std::size_t>(metric)];
 }
 
 std::vector<double> ResultTable::values(std::size_t policy, std::size_t keep, Metric metric) const {
@@ -222,8 +241,11 @@ ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registr
   for (const auto& file : traces.files) {
     progress("replay", static_cast<std::int64_t>(table.samples.size()), total, file.stem().string());
     const Trace trace = Trace::open(file);
-    if (table.samples.empty()) table.model = trace.model();
-    if (trace.model() != table.model) {
+    if (table.samples.empty()) {
+      table.model = trace.model();
+      check_importance(table);
+    }
+    if (!same_model(trace.model(), table.model)) {
       throw InputError(fmt::format(
           "{}: recorded from model {} ({}), the rest of the set from {} ({}); keep one model per folder", file.string(),
           trace.model().name, trace.model().fingerprint, table.model.name, table.model.fingerprint));

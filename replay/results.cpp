@@ -17,7 +17,6 @@ namespace depthkv {
 namespace {
 
 constexpr std::string_view kSkipped = "skipped: ";
-constexpr Metric kAllMetrics[] = {Metric::mass, Metric::output_error, Metric::evidence};
 
 std::vector<std::string> columns(std::vector<std::string> before, const std::vector<std::string>& after) {
   before.insert(before.end(), policy_columns().begin(), policy_columns().end());
@@ -75,7 +74,7 @@ SampleResult empty_sample(const ResultTable& results, const CsvTable& table, std
   sample.head_skipped.resize(results.policies.head_allocators.size());
   sample.kept.resize(results.policies.size() * results.plan.keep.size());
   sample.entries.resize(results.plan.keep.size());
-  sample.values.assign(results.policies.size() * results.plan.keep.size() * kMetrics,
+  sample.values.assign(results.policies.size() * results.plan.keep.size() * kMetrics.size(),
                        std::numeric_limits<double>::quiet_NaN());
   return sample;
 }
@@ -109,9 +108,7 @@ void blame(const ResultTable& results, SampleResult& sample, const std::map<std:
 }
 
 Metric parse_metric(const CsvTable& table, std::size_t row) {
-  for (const Metric metric : kAllMetrics) {
-    if (to_string(metric) == table.at(row, "metric")) return metric;
-  }
+  if (const auto metric = metric_named(table.at(row, "metric"))) return *metric;
   throw Error(fmt::format("{}: unknown metric \"{}\"", table.where(row), table.at(row, "metric")));
 }
 
@@ -131,8 +128,9 @@ void write_results_csv(const ResultTable& results, const std::filesystem::path& 
       head.insert(head.end(), policy.begin(), policy.end());
       const std::string status = status_of(sample, index);
       for (std::size_t k = 0; k < results.plan.keep.size(); ++k) {
-        for (const Metric metric : kAllMetrics) {
+        for (const Metric metric : kMetrics) {
           if (metric == Metric::evidence && !sample.has_evidence) continue;
+          if (metric == Metric::predicted_loss && !results.policies.importance) continue;
           const std::string entries = fmt::format("{}", sample.entries[k]);
           std::vector<std::string> fields = head;
           fields.insert(fields.end(), {csv_number(results.plan.keep[k]), entries,
@@ -174,7 +172,7 @@ ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registr
     } else {
       skips[results.samples.size() - 1][policy] = status.substr(kSkipped.size());
     }
-    sample.values[(policy * resolved.keep.size() + keep) * kMetrics + static_cast<std::size_t>(metric)] =
+    sample.values[(policy * resolved.keep.size() + keep) * kMetrics.size() + static_cast<std::size_t>(metric)] =
         csv_number(table.at(row, "value"));
   }
   for (std::size_t i = 0; i < results.samples.size(); ++i) blame(results, results.samples[i], skips[i]);

@@ -132,8 +132,9 @@ void measure_sets(const Trace& trace, const ReplayPlan& plan, const Policies& po
         energy += loss.energy;
         error += loss.error;
       }
-      requests[r].loss[static_cast<std::size_t>(Metric::output_error)] +=
-          energy > 0 ? error / energy / static_cast<double>(layers.size()) : 0.0;
+      for (const Metric metric : {Metric::output_error, Metric::predicted_loss})
+        requests[r].loss[static_cast<std::size_t>(metric)] +=
+            energy > 0 ? layer_weight(policies, metric, l, layers.size()) * error / energy : 0.0;
     }
   }
 }

@@ -11,7 +11,7 @@ namespace depthkv {
 struct SetRequest {
   Variant variant;
   Allocation allocation;
-  std::array<double, kMetrics> loss{};  // of judged rows, mean over layers; filled by measure_sets
+  std::array<double, kMetrics.size()> loss{};  // of judged rows, over layers; filled by measure_sets
 };
 
 // Walks over the layers once for all requests. Rankers without Structure::select keep the start of their ranking, which
@@ -24,5 +24,9 @@ using SetVisit =
     std::function<void(std::size_t request, std::size_t layer, const std::vector<std::vector<std::uint32_t>>& kept)>;
 void visit_sets(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
                 const std::vector<SetRequest>& requests, const SetVisit& visit);
+
+// What the requests remove, for the model to be run without it.
+std::vector<KeepMask> masks_of(const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                               const std::vector<SetRequest>& requests);
 
 }  // namespace depthkv

@@ -137,6 +137,18 @@ std::string results_table(const ResultTable& results, Metric metric, std::size_t
   return text;
 }
 
+std::string importance_table(const Importance& importance) {
+  Table table{fmt::format("one layer pruned at a time: cut {}, keep {}, {} samples, {}", importance.cut,
+                          fmt::join(importance.keep, ", "), importance.samples, importance.policy),
+              {{"layer", "KL", "95 % interval", "noise", "output_error", "sensitivity"}},
+              0};
+  for (const LayerImportance& layer : importance.layers)
+    table.rows.push_back({fmt::format("{}", layer.layer), shown(layer.kl, "{:.5f}"),
+                          shown_interval(layer.kl_interval, "{:.5f}"), shown(layer.noise, "{:.5f}"),
+                          shown(layer.output_error), shown(layer.sensitivity)});
+  return aligned(table);
+}
+
 std::string verify_table(const ResultTable& results, const Verification& verification) {
   return fmt::format("{}\n{}\n", aligned(verify_rows(results, verification)),
                      fmt::join(agreement_lines(verification), "\n"));

@@ -10,36 +10,13 @@
 #include "depthkv/error.h"
 #include "depthkv/tasks.h"
 #include "replay/agreement.h"
+#include "replay/divergence.h"
 
 namespace depthkv {
 namespace {
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr std::int64_t kMaxReference = 64;  // tokens of the reference whose likelihood is taken
-
-// log of the sum of exp, in double.
-double log_sum_exp(std::span<const float> logits) {
-  const double top = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float x : logits) sum += std::exp(static_cast<double>(x) - top);
-  return top + std::log(sum);
-}
-
-// KL(p || q) of the softmax distributions of two logit vectors, in nats. Rounding can't make it negative.
-double kl_divergence(std::span<const float> p, std::span<const float> q) {
-  const double log_p = log_sum_exp(p);
-  const double log_q = log_sum_exp(q);
-  double kl = 0;
-  for (std::size_t v = 0; v < p.size(); ++v) {
-    const double lp = static_cast<double>(p[v]) - log_p;
-    kl += std::exp(lp) * (lp - (static_cast<double>(q[v]) - log_q));
-  }
-  return std::max(0.0, kl);
-}
-
-std::size_t argmax(std::span<const float> logits) {
-  return static_cast<std::size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
 
 // One sample, all candidates together. Branch 0 is the full cache.
 class SampleCheck {
@@ -80,27 +57,12 @@ class SampleCheck {
     return tokens;
   }
 
-  // KL and top-1 over the recorded answer. The row at cut + s predicts token cut + s + 1; rows before the cut saw the
-  // full cache, so under the prompt cut the answer's first token is not counted.
   void compare(Branches& branches) {
-    const std::vector<Token> fed = slice(cut_, sample_.size() - 1);
-    const std::int64_t first = std::max<std::int64_t>(0, sample_.segments.prompt_end - 1 - cut_);
-    for (VerifyRow& row : rows_) row.scored_tokens = static_cast<std::int64_t>(fed.size()) - first;
-    std::vector<std::vector<float>> full;  // logits of branch 0, [step from `first`]
-    if (!rows_.empty() && rows_[0].scored_tokens > 0)
-      branches.score(fed, first, [&](std::size_t branch, std::int64_t step, std::span<const float> logits) {
-        if (branch == 0) {
-          full.emplace_back(logits.begin(), logits.end());
-          return;
-        }
-        const std::vector<float>& expected = full[static_cast<std::size_t>(step - first)];
-        rows_[branch - 1].kl += kl_divergence(expected, logits);
-        rows_[branch - 1].top1 += argmax(logits) == argmax(expected) ? 1.0 : 0.0;
-      });
-    for (VerifyRow& row : rows_) {
-      const bool any = row.scored_tokens > 0;
-      row.kl = any ? row.kl / static_cast<double>(row.scored_tokens) : kNone;
-      row.top1 = any ? row.top1 / static_cast<double>(row.scored_tokens) : kNone;
+    const std::vector<Divergence> found = measure_divergence(branches, rows_.size() + 1, sample_, cut_);
+    for (std::size_t c = 0; c < rows_.size(); ++c) {
+      rows_[c].scored_tokens = found[c].tokens;
+      rows_[c].kl = found[c].kl;
+      rows_[c].top1 = found[c].top1;
     }
   }
 

@@ -43,6 +43,7 @@ double trace_bytes(const ModelCard& card, const TracePlan& plan, const Segments&
     add(Channel::hidden_unit_mean, 4.0 * kStages.size() * width);
     add(Channel::hidden_scalars, 4.0 * kStages.size() * kHiddenScalars.size());
     add(Channel::attention_cosines, 8.0 * static_cast<double>(segments.prompt_end));
+    add(Channel::repeat_max, 4.0 * kRepeats.size() * heads * static_cast<double>(segments.prompt_end));
     if (attention[l]) bytes += heads * t * t;
   }
   return bytes;
@@ -101,6 +102,8 @@ class Stopwatch {
   // Records the first `tokens` of the prompt, without an answer but for one that is fed, or with what is generated.
   Timing time(std::int64_t tokens, std::int64_t steps) {
     TraceJob job = first_tokens(whole_, tokens);
+    if (plan_.channels.contains(Channel::repeat_max))
+      job.repetition = make_repetition(model_, job.prompt, whole_.sample.where);
     job.max_new = steps;
     job.answer.clear();
     if (steps == 0) job.answer = {job.prompt.tokens.front()};  // fed, so that nothing is generated

@@ -42,8 +42,13 @@ TraceJob make_job(const Model& model, const TracePlan& plan, const TaskSample& s
         fmt::format("{}: sample {} may have {} tokens of answer, the model's context holds {}; lower max_new",
                     sample.where, sample.id, job.answer_capacity(), model.card().context_length));
   }
-  job.prompt =
-      make_prompt(model, sample, {plan.truncate, plan.max_prompt > 0 ? std::min(plan.max_prompt, left) : left});
+  const bool repeats = plan.channels.contains(Channel::repeat_max);
+  std::int64_t most = plan.max_prompt > 0 ? std::min(plan.max_prompt, left) : left;
+  if (repeats && plan.truncate != Truncate::error)
+    most = std::max<std::int64_t>(1, std::min(most, model.card().context_length - kRepeatRoom));
+  job.prompt = make_prompt(model, sample, {plan.truncate, most});
+  if (repeats)
+    job.repetition = make_repetition(model, job.prompt, fmt::format("{}: sample {}", sample.where, sample.id));
   return job;
 }
 

@@ -5,6 +5,7 @@
 
 #include "depthkv/record.h"
 #include "depthkv/tasks.h"
+#include "tracer/repetition.h"
 
 namespace depthkv {
 
@@ -13,6 +14,7 @@ struct TraceJob {
   Prompt prompt;
   std::vector<Token> answer;  // the reference, where it is teacher-forced
   std::int64_t max_new = 0;   // most tokens generated, where it isn't
+  Repetition repetition;      // of the context, where it is recorded
 
   std::int64_t answer_capacity() const { return answer.empty() ? max_new : static_cast<std::int64_t>(answer.size()); }
   std::int64_t capacity() const { return static_cast<std::int64_t>(prompt.tokens.size()) + answer_capacity(); }

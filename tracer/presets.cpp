@@ -13,6 +13,7 @@ std::set<Channel> preset_channels(Preset preset) {
   std::set<Channel> channels(kChannels.begin(), kChannels.end());
   channels.erase(Channel::attention);  // chosen by layer
   if (preset == Preset::sweep) std::erase_if(channels, is_of_states);
+  if (preset != Preset::full) channels.erase(Channel::repeat_max);  // a second pass over the context
   if (preset == Preset::full) channels.insert(Channel::output_projection);
   return channels;
 }

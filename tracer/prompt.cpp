@@ -22,6 +22,7 @@ struct Layout {
   std::vector<Part> parts;
   std::size_t context_begin = 0;  // of parts
   std::size_t context_end = 0;
+  std::size_t question = 0;  // what the user says last, or where that begins, the end of it
 };
 
 // What the template puts before, between and after the contents of messages with these roles. Short stand-ins are
@@ -48,7 +49,7 @@ std::vector<std::string> frames_of(const Model& model, const std::vector<Message
 
 Layout layout_of_chat(const Model& model, const std::vector<Message>& messages) {
   const std::vector<std::string> frames = frames_of(model, messages);
-  Layout layout{{{frames[0], true}}, 1, std::max<std::size_t>(2, 2 * messages.size() - 2)};
+  Layout layout{{{frames[0], true}}, 1, std::max<std::size_t>(2, 2 * messages.size() - 2), 2 * messages.size() - 1};
   for (std::size_t i = 0; i < messages.size(); ++i) {
     layout.parts.push_back({messages[i].content, false});
     layout.parts.push_back({frames[i + 1], true});
@@ -63,6 +64,7 @@ Layout layout_of(const Model& model, const TaskSample& sample) {
   return {
       {{frames[0], true}, {sample.context, false}, {std::string(kBetween) + sample.question, false}, {frames[1], true}},
       1,
+      2,
       2};
 }
 
@@ -88,6 +90,11 @@ class PromptBuilder {
     is_exact_ = is_exact_ && offset == text.size();
     prompt_.tokens.insert(prompt_.tokens.end(), tokens.begin(), tokens.end());
     prompt_.text += part.text;
+  }
+
+  // The last of what was added.
+  std::vector<Token> tokens_from(std::int64_t first) const {
+    return {prompt_.tokens.begin() + first, prompt_.tokens.end()};
   }
 
   std::int64_t size() const { return static_cast<std::int64_t>(prompt_.tokens.size()); }
@@ -136,10 +143,14 @@ Prompt make_prompt(const Model& model, const TaskSample& sample, const Truncatio
   const Layout layout = layout_of(model, sample);
   PromptBuilder builder(model);
   Segments segments;
+  std::vector<Token> turn_begin, turn_end;
   for (std::size_t i = 0; i < layout.parts.size(); ++i) {
-    if (i == layout.context_begin) segments.context.begin = builder.size();
+    const std::int64_t first = builder.size();
+    if (i == layout.context_begin) segments.context.begin = first;
     builder.add(layout.parts[i]);
     if (i + 1 == layout.context_end) segments.context.end = builder.size();
+    if (i >= layout.context_end && i < layout.question) turn_begin = builder.tokens_from(first);
+    if (i > layout.question) turn_end = builder.tokens_from(first);
   }
   segments.prompt_end = builder.size();
   const bool is_cut = truncation.policy != Truncate::error && segments.prompt_end > truncation.limit;
@@ -151,6 +162,8 @@ Prompt make_prompt(const Model& model, const TaskSample& sample, const Truncatio
   }
   Prompt prompt = std::move(builder.prompt());
   prompt.segments = segments;
+  prompt.turn_begin = std::move(turn_begin);
+  prompt.turn_end = std::move(turn_end);
   prompt.evidence = evidence_tokens(prompt, sample.context, sample.evidence);
   truncate_context(prompt, truncation, fmt::format("{}: sample {}", sample.where, sample.id));
   return prompt;

@@ -14,6 +14,7 @@
 #include "depthkv/error.h"
 #include "tracer/jobs.h"
 #include "tracer/recorder.h"
+#include "tracer/repeat_recorder.h"
 #include "tracer/state_recorder.h"
 #include "traces/partial.h"
 
@@ -128,7 +129,7 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   const auto layers = static_cast<int>(model.card().layers.size());
   const std::vector<bool> matrices = parse_layers(plan.attention, layers);
   const auto wanted = [&](Channel channel) { return plan.channels.contains(channel); };
-  TraceWriter writer(file, model.card(), job.prompt.segments, job.capacity(),
+  TraceWriter writer(file, model.card_for(job.capacity()), job.prompt.segments, job.capacity(),
                      {.attention = matrices,
                       .all_queries = plan.queries == "all",
                       .engine_softmax = plan.engine_softmax,
@@ -138,6 +139,9 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   Recorder recorder(writer, model, job.prompt.segments, {plan.channels, matrices, plan.threads});
   StateRecorder states(writer, model.card(), job.prompt.segments.prompt_end,
                        {plan.channels, file.parent_path(), plan.threads});
+  std::optional<RepeatRecorder> repeats;
+  if (wanted(Channel::repeat_max))
+    repeats.emplace(writer, model.card(), job.prompt.segments, job.repetition, plan.threads);
   const std::vector<bool> rows = wanted(Channel::column_sums) ? std::vector<bool>(matrices.size(), true) : matrices;
   const bool any_rows = std::ranges::find(rows, true) != rows.end();
   Model::RecordRequest request{.prompt = job.prompt.tokens,
@@ -145,11 +149,15 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
                                .max_new = job.max_new,
                                .attention = plan.engine_softmax ? rows : std::vector<bool>(),
                                .unrotated_queries = wanted(Channel::query_mean) || wanted(Channel::query_second_moment),
-                               .cached_keys = any_rows && !plan.engine_softmax};
+                               .cached_keys = any_rows && !plan.engine_softmax,
+                               .passages = job.repetition.passages};
   if (states.wanted()) request.states = [&](const StateBlock& block) { states.take(block); };
+  if (repeats)
+    request.passage_sink = [&](std::size_t passage, const LayerBlock& block) { repeats->take(passage, block); };
   const std::vector<Token> answer = model.record(request, [&](const LayerBlock& block) { recorder.take(block); });
   recorder.finish();
   states.finish();
+  if (repeats) repeats->finish();
   const Sample sample = describe(model, job, answer);
   writer.finish(sample);
   return sample.size();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "traces/describe.h"
 
+#include <algorithm>
+
 #include "traces/checksum.h"
 #include "traces/layout.h"
 
@@ -27,6 +29,24 @@ void write_texts(const h5::Object& parent, const std::string& name, const std::v
   write_checksum(text.dataset, std::as_bytes(std::span(text.bytes)));
 }
 
+void write_rotations(const h5::Object& group, const std::vector<LayerRotation>& rotations) {
+  std::vector<std::int64_t> dimensions;
+  std::vector<double> magnitudes;
+  for (const LayerRotation& layer : rotations) {
+    dimensions.push_back(2 * static_cast<std::int64_t>(layer.frequencies.size()));
+    magnitudes.push_back(layer.magnitude);
+  }
+  const auto pairs = static_cast<std::size_t>(std::ranges::max(dimensions) / 2);
+  std::vector<double> frequencies;
+  for (const LayerRotation& layer : rotations) {
+    frequencies.insert(frequencies.end(), layer.frequencies.begin(), layer.frequencies.end());
+    frequencies.insert(frequencies.end(), pairs - layer.frequencies.size(), 0.0);
+  }
+  write_list(group, "rotary_dimensions", h5::Type::i64, dimensions, {rotations.size()});
+  write_list(group, "rotary_magnitudes", h5::Type::f64, magnitudes, {rotations.size()});
+  write_list(group, "rotary_frequencies", h5::Type::f64, frequencies, {rotations.size(), pairs});
+}
+
 }  // namespace
 
 void write_card(const h5::Object& file, const ModelCard& card) {
@@ -50,6 +70,7 @@ void write_card(const h5::Object& file, const ModelCard& card) {
   std::vector<std::int64_t> windows;
   for (const LayerShape& layer : card.layers) windows.push_back(layer.window);
   write_list(group, "windows", h5::Type::i64, windows, {windows.size()});
+  if (!card.rotations.empty()) write_rotations(group, card.rotations);
 }
 
 void write_sample(const h5::Object& file, const Sample& sample) {

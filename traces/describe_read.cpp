@@ -2,7 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
+#include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "depthkv/error.h"
@@ -29,6 +33,57 @@ std::vector<T> read_list(const h5::Object& parent, const std::string& name, std:
   if (!std::all_of(wide.begin(), wide.end(), [](std::int64_t x) { return std::in_range<T>(x); }))
     throw Error(fmt::format("{}: holds numbers that don't fit 32 bits; the file is damaged", dataset.name));
   return {wide.begin(), wide.end()};
+}
+
+std::vector<double> read_reals(const h5::Object& parent, const std::string& name, const h5::Extent& expected) {
+  const h5::Object dataset = h5::open_dataset(parent, name);
+  const h5::Extent extent = h5::check_dataset(dataset, h5::Type::f64, expected.size());
+  if (extent != expected)
+    throw Error(fmt::format("{}: has the shape {}, expected {}; the file is damaged", dataset.name,
+                            fmt::join(extent, " x "), fmt::join(expected, " x ")));
+  std::vector<double> values;
+  values.resize(std::accumulate(extent.begin(), extent.end(), std::size_t{1}, std::multiplies<>()));
+  h5::read(dataset, h5::Type::f64, {h5::Extent(extent.size(), 0), extent}, values.data());
+  return values;
+}
+
+// Per layer, or nothing where the base says it all.
+std::vector<LayerRotation> read_rotations(const h5::Object& group, const std::vector<LayerShape>& layers) {
+  if (!h5::has(group, "rotary_frequencies")) return {};
+  const auto dimensions = read_list<std::int64_t>(group, "rotary_dimensions", 1);
+  if (dimensions.size() != layers.size())
+    throw Error(fmt::format("{}/rotary_dimensions: {} of them for {} layers; the file is damaged", group.name,
+                            dimensions.size(), layers.size()));
+  for (std::size_t l = 0; l < layers.size(); ++l)
+    if (dimensions[l] < 0 || dimensions[l] > layers[l].head_dim || dimensions[l] % 2 != 0)
+      throw Error(
+          fmt::format("{}/rotary_dimensions: {} in layer {}, expected an even number up to {}; the file is damaged",
+                      group.name, dimensions[l], l, layers[l].head_dim));
+  const auto pairs = static_cast<std::size_t>(std::ranges::max(dimensions) / 2);
+  const auto magnitudes = read_reals(group, "rotary_magnitudes", {layers.size()});
+  const auto frequencies = read_reals(group, "rotary_frequencies", {layers.size(), pairs});
+  if (!std::ranges::all_of(magnitudes, [](double x) { return std::isfinite(x) && x > 0; }))
+    throw Error(fmt::format("{}/rotary_magnitudes: expected finite numbers above 0; the file is damaged", group.name));
+  if (!std::ranges::all_of(frequencies, [](double x) { return std::isfinite(x) && x >= 0; }))
+    throw Error(
+        fmt::format("{}/rotary_frequencies: expected finite numbers, 0 or more; the file is damaged", group.name));
+  std::vector<LayerRotation> rotations;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const auto row = frequencies.begin() + static_cast<std::ptrdiff_t>(l * pairs);
+    rotations.push_back({{row, row + dimensions[l] / 2}, magnitudes[l]});
+  }
+  return rotations;
+}
+
+void check_rotary(const ModelCard& card, const std::string& group) {
+  constexpr std::array<std::string_view, 4> kLayouts{"interleaved", "half_split", "none", "other"};
+  if (std::ranges::find(kLayouts, card.rotary_layout) == kLayouts.end())
+    throw Error(fmt::format("{} attribute rotary_layout: \"{}\", expected one of {}; the file is damaged or newer",
+                            group, card.rotary_layout, fmt::join(kLayouts, ", ")));
+  const bool rotates = card.rotary_layout == "interleaved" || card.rotary_layout == "half_split";
+  if (!std::isfinite(card.rotary_base) || (rotates && card.rotations.empty() && card.rotary_base <= 0))
+    throw Error(fmt::format("{} attribute rotary_base: {}, expected a number above 0; the file is damaged", group,
+                            card.rotary_base));
 }
 
 }  // namespace
@@ -67,6 +122,8 @@ ModelCard read_card(const h5::Object& file) {
       !std::all_of(card.layers.begin(), card.layers.end(), sound)) {
     throw Error(fmt::format("{}/layers: not the geometry of a model; the file is damaged", group.name));
   }
+  card.rotations = read_rotations(group, card.layers);
+  check_rotary(card, group.name);
   if (!(std::isfinite(card.attention_scale) && std::isfinite(card.logit_softcap) && card.logit_softcap >= 0)) {
     throw Error(
         fmt::format("{}: attention_scale or logit_softcap isn't a usable number; the file is damaged", group.name));

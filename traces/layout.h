@@ -64,6 +64,8 @@ inline h5::Extent extent(Channel channel, const ModelCard& model, int index, std
       return {kStages.size(), kHiddenScalars.size()};
     case Channel::attention_cosines:
       return {size(segments.prompt_end), 2};
+    case Channel::repeat_max:
+      return {kRepeats.size(), size(layer.query_heads), size(segments.prompt_end)};
     case Channel::output_projection:
       return {size(std::int64_t{layer.query_heads} * layer.head_dim), size(model.embedding)};
     case Channel::attention:

@@ -13,6 +13,11 @@
 #include "traces/layout.h"
 
 namespace depthkv {
+namespace {
+
+std::size_t index_of(Cut cut) { return static_cast<std::size_t>(cut); }
+
+}  // namespace
 
 struct Trace::Impl {
   std::filesystem::path path;
@@ -90,14 +95,15 @@ struct Trace::Impl {
     return values;
   }
 
-  // One cut of a statistic stored [cut, head, columns] or [cut, head, rows, columns]; columns may be fewer than stored.
-  Tensor read_statistic(int layer, Channel channel, Cut cut, std::int64_t rows, std::int64_t columns) const {
+  // One part (a cut, say) of a statistic stored [part, head, columns] or [part, head, rows, columns]; columns may be
+  // fewer than stored.
+  Tensor read_statistic(int layer, Channel channel, std::size_t part, std::int64_t rows, std::int64_t columns) const {
     const auto held = h5::lock();
     const LayerShape& shape = model.layers.at(static_cast<std::size_t>(layer));
     h5::Block block;
     block.count = layout::extent(channel, model, layer, 0, sample.segments);
     block.start.assign(block.count.size(), 0);
-    block.start[0] = static_cast<hsize_t>(cut);
+    block.start[0] = part;
     block.count[0] = 1;
     block.count.back() = static_cast<hsize_t>(columns);
     Tensor tensor(shape.query_heads, rows, columns);
@@ -183,15 +189,19 @@ Tensor Trace::queries(int layer) const {
 }
 
 Tensor Trace::column_sums(int layer, Cut cut) const {
-  return impl_->read_statistic(layer, Channel::column_sums, cut, 1, impl_->sample.segments.at(cut));
+  return impl_->read_statistic(layer, Channel::column_sums, index_of(cut), 1, impl_->sample.segments.at(cut));
 }
 Tensor Trace::query_mean(int layer, Cut cut) const {
-  return impl_->read_statistic(layer, Channel::query_mean, cut, 1,
+  return impl_->read_statistic(layer, Channel::query_mean, index_of(cut), 1,
                                impl_->model.layers.at(static_cast<std::size_t>(layer)).head_dim);
 }
 Tensor Trace::query_second_moment(int layer, Cut cut) const {
   const std::int64_t d = impl_->model.layers.at(static_cast<std::size_t>(layer)).head_dim;
-  return impl_->read_statistic(layer, Channel::query_second_moment, cut, d, d);
+  return impl_->read_statistic(layer, Channel::query_second_moment, index_of(cut), d, d);
+}
+Tensor Trace::repeat_max(int layer, Repeat repeat, Cut cut) const {
+  return impl_->read_statistic(layer, Channel::repeat_max, static_cast<std::size_t>(repeat), 1,
+                               impl_->sample.segments.at(cut));
 }
 
 Tensor Trace::value_output_norms(int layer, Norm norm) const {

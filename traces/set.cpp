@@ -39,6 +39,12 @@ std::string trace_library_version() {
   return fmt::format("{}.{}.{}, codecs {}", major, minor, release, codecs);
 }
 
+bool same_model(const ModelCard& a, const ModelCard& b) {
+  ModelCard other = b;
+  other.rotations = a.rotations;
+  return a == other;
+}
+
 std::vector<int> prunable_layers(const ModelCard& model) {
   std::vector<int> layers;
   for (std::size_t l = 0; l < model.layers.size(); ++l)

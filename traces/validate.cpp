@@ -5,7 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <map>
+#include <functional>
 
 #include "depthkv/error.h"
 #include "depthkv/ops.h"
@@ -27,20 +27,6 @@ constexpr double kColumnSumTolerance = 2e-3;  // of the sum, and of one row's wo
 constexpr std::size_t kRecomputedRows = 3;
 
 constexpr Cut kCuts[] = {Cut::context, Cut::prompt};
-
-// The first of many problems of a kind, and how many there are.
-class Tally {
- public:
-  void note(const auto& describe) {
-    if (count_++ == 0) first_ = describe();
-  }
-  bool any() const { return count_ > 0; }
-  std::string text() const { return count_ == 1 ? first_ : fmt::format("{} (and {} more)", first_, count_ - 1); }
-
- private:
-  std::int64_t count_ = 0;
-  std::string first_;
-};
 
 template <class Bits>
 bool is_finite(Bits bits) {
@@ -82,6 +68,11 @@ class FileCheck {
                              "sample/answers", "sample/tokens", "sample/text_offsets", "sample/evidence"}) {
       guarded([&] { check_values(name, h5::Type::i32); });
     }
+    for (const char* name : {"windows", "rotary_dimensions", "rotary_magnitudes", "rotary_frequencies"}) {
+      guarded([&] {
+        if (model_has(name)) check_values(fmt::format("model/{}", name), h5::Type::i32);
+      });
+    }
     for (int layer = 0; layer < static_cast<int>(trace_.model().layers.size()); ++layer) {
       for (const Channel channel : kChannels) {
         if (!trace_.has(channel, layer)) continue;
@@ -94,7 +85,8 @@ class FileCheck {
         });
       }
       if (trace_.has(Channel::column_sums, layer)) guarded([&] { check_column_totals(layer); });
-      guarded([&] { check_hidden(trace_, layer, [&](const auto& dataset, const auto& what) { add(dataset, what); }); });
+      for (const auto check : {check_hidden, check_repeats})
+        guarded([&] { check(trace_, layer, std::bind_front(&FileCheck::add, this)); });
     }
   }
 
@@ -105,6 +97,11 @@ class FileCheck {
 
   void add(const std::string& dataset, const std::string& what) {
     problems_.push_back(fmt::format("{}: {}: {}", path_.string(), dataset, what));
+  }
+
+  bool model_has(const char* name) const {
+    const auto held = h5::lock();
+    return h5::has(h5::open_group(file_, "model"), name);
   }
 
   // What can't be read is a problem like any other.
@@ -326,40 +323,6 @@ void FileCheck::check_attention(int layer) {
   check_column_sums(check, layer);
 }
 
-void check_index(const TraceSet& set, std::vector<std::string>& problems) {
-  const std::filesystem::path path = set.directory / layout::kIndexFile;
-  const auto add = [&](const std::string& what) { problems.push_back(fmt::format("{}: {}", path.string(), what)); };
-  if (!std::filesystem::exists(path)) return add("missing; `depthkv trace` writes it");
-  const auto held = h5::lock();
-  const h5::Object file = h5::open_file(path);
-  if (const std::string format = h5::text_attribute(file, "format"); format != layout::kIndexFormat)
-    add(fmt::format("format is \"{}\", expected \"{}\"", format, layout::kIndexFormat));
-  if (const std::int64_t version = h5::integer_attribute(file, "version"); version != layout::kVersion)
-    add(fmt::format("version {}, expected {}", version, layout::kVersion));
-  std::map<std::string, std::string> expected;
-  for (const auto& sample : set.files) expected[sample.stem().string()] = sample.filename().string();
-  const auto count = static_cast<std::size_t>(h5::integer_attribute(file, "count"));
-  if (count != expected.size()) add(fmt::format("count is {}, the folder holds {} samples", count, expected.size()));
-  for (const auto& [name, target] : h5::external_links(h5::open_group(file, "samples"))) {
-    const auto it = expected.find(name);
-    if (it == expected.end() || it->second != target) {
-      add(fmt::format("samples/{}: leads to {}, which isn't a sample of this folder", name, target));
-    } else {
-      expected.erase(it);
-    }
-  }
-  for (const auto& [name, target] : expected) add(fmt::format("samples/{}: missing, {} is there", name, target));
-  bool linked = false;
-  for (const auto& [name, target] : h5::external_links(file)) {
-    linked = linked || (name == "weights" && target == layout::kWeightsFile);
-    if (name == "weights" && target != layout::kWeightsFile)
-      add(fmt::format("weights: leads to {}, expected {}", target, layout::kWeightsFile));
-  }
-  if (linked != TraceWeights::in(set.directory))
-    add(fmt::format("weights: {}", linked ? fmt::format("leads to {}, which isn't there", layout::kWeightsFile)
-                                          : fmt::format("missing, {} is there", layout::kWeightsFile)));
-}
-
 }  // namespace
 
 std::vector<std::string> validate_trace_set(const std::filesystem::path& directory, const Progress& progress) {
@@ -374,7 +337,7 @@ std::vector<std::string> validate_trace_set(const std::filesystem::path& directo
       FileCheck check(file, problems);
       check.run();
       if (!model) model = check.trace().model();
-      if (*model != check.trace().model())
+      if (!same_model(*model, check.trace().model()))
         problems.push_back(fmt::format("{}: model: not that of {}, expected one for the whole set", file.string(),
                                        set.files.front().string()));
     } catch (const Interrupted&) {

@@ -71,7 +71,7 @@ bool has_weights_of(const std::filesystem::path& file, const ModelCard& model) {
   const auto held = h5::lock();
   try {
     const WeightsFile found(file);
-    if (found.model != model) return false;
+    if (!same_model(found.model, model)) return false;
     for (int layer = 0; layer < static_cast<int>(model.layers.size()); ++layer)
       if (!found.checksum_fits(layer)) return false;
     return true;
@@ -163,7 +163,7 @@ void check_weights(const std::filesystem::path& directory, const ModelCard& mode
   const auto held = h5::lock();
   try {
     const WeightsFile weights(file);
-    if (weights.model != model)
+    if (!same_model(weights.model, model))
       problems.push_back(
           fmt::format("{}: model: not that of the samples, expected one for the whole set", file.string()));
     for (int layer = 0; layer < static_cast<int>(weights.model.layers.size()); ++layer) {

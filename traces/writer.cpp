@@ -35,6 +35,7 @@ std::string_view to_string(Channel channel) {
                                                                       "hidden_unit_mean",
                                                                       "hidden_scalars",
                                                                       "attention_cosines",
+                                                                      "repeat_max",
                                                                       "output_projection"};
   return kNames[static_cast<std::size_t>(channel)];
 }
@@ -48,6 +49,11 @@ std::string_view to_string(HiddenScalar scalar) {
   constexpr std::array<std::string_view, kHiddenScalars.size()> kNames{"curvature", "curvature_code", "prompt_entropy",
                                                                        "effective_rank"};
   return kNames[static_cast<std::size_t>(scalar)];
+}
+
+std::string_view to_string(Repeat repeat) {
+  constexpr std::array<std::string_view, kRepeats.size()> kNames{"chunk", "chunk_per_input", "cache"};
+  return kNames[static_cast<std::size_t>(repeat)];
 }
 
 std::vector<std::int32_t> recorded_query_rows(const Segments& segments, std::int64_t tokens, bool all) {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rankings and the curves that price every budget at once.
 #pragma once
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -43,9 +46,13 @@ class Ranking {
 // What is measured against the full cache. mass: retained attention, higher is
 // better. output_error: squared error of the head outputs over the layer's output
 // energy, lower is better. evidence: share of gold tokens kept, higher is better.
-enum class Metric { mass, output_error, evidence };
-inline constexpr std::size_t kMetrics = 3;
+// predicted_loss: sum over layers of output_error times the layer's sensitivity, in nats, lower is better; only where
+// sensitivities were measured (depthkv/importance.h).
+enum class Metric { mass, output_error, evidence, predicted_loss };
+inline constexpr std::array kMetrics{Metric::mass, Metric::output_error, Metric::evidence, Metric::predicted_loss};
 std::string_view to_string(Metric metric);
+std::optional<Metric> metric_named(std::string_view name);
+std::vector<std::string> replay_metric_names();  // all of them, in order
 bool higher_is_better(Metric metric);
 
 // One KV head, a tile of query rows and any number of rankings of its entries. Rows see keys [0, attention.columns);

@@ -33,8 +33,17 @@ struct LayerBlock {
   std::span<const float> data = {};
   std::span<const float> unrotated = {};  // queries only, where asked for: the same rows before rotation
   HalfRows cached_keys = {};              // queries only, where asked for: the keys of all positions up to the last row
+  std::span<const float> input_norms = {};  // queries of passages only: [rows] L2 norms of what they are projections of
 };
 using LayerSink = std::function<void(const LayerBlock&)>;
+
+// Tokens that are fed behind the first positions of a prompt, in place of its rest, and forgotten again.
+struct Passage {
+  std::int64_t behind = 0;  // positions of the prompt before it, all of which it sees
+  std::vector<Token> tokens;
+};
+// Queries of a passage's rows, with cached keys and input norms: block by block, one passage after the other.
+using PassageSink = std::function<void(std::size_t passage, const LayerBlock&)>;
 
 // Hidden states of rows of the prompt at one stage of a layer. Valid during the call only. In every batch of rows, the
 // stages come layer by layer in their order. What the first layer's input norm reads comes before them, as stage mlp of
@@ -76,6 +85,9 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual const ModelCard& card() const = 0;
+  // The card of a recording of up to `tokens` tokens, which belongs into its trace: card(), but for the rotation where
+  // the engine rotates long contexts in another way. Valid until the next call.
+  virtual const ModelCard& card_for(std::int64_t /*tokens*/) { return card(); }
 
   virtual std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const = 0;
   virtual std::string detokenize(std::span<const Token> tokens) const = 0;  // exact bytes, special tokens included
@@ -85,18 +97,20 @@ class Model {
 
   // Runs the prompt, then the answer, with the full cache, and hands every computed row of every layer to `sink`.
   // A given answer is teacher-forced; otherwise up to max_new tokens are decoded greedily (end token included in the
-  // returned answer). Exceptions of the sink come out of here. Returns the answer.
+  // returned answer). Passages, if any, come last. Exceptions of the sinks come out of here. Returns the answer.
   struct RecordRequest {
     std::span<const Token> prompt;
-    std::span<const Token> answer;  // empty: generate
+    std::span<const Token> answer = {};  // empty: generate
     std::int64_t max_new = 0;
     // Per layer: whether the rows of the engine's own softmax are wanted. If none are, the engine may compute attention
     // in a way that has none, which is faster.
-    std::vector<bool> attention;
+    std::vector<bool> attention = {};
     bool unrotated_queries = false;
     bool cached_keys = false;  // beside the queries
     StateSink states = {};     // empty: not wanted. Costs the logits of every prompt row. Throws InputError where the
                                // architecture has no such stages
+    std::span<const Passage> passages = {};  // fed once prompt and answer have been computed
+    PassageSink passage_sink = {};
   };
   virtual std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) = 0;
 

@@ -32,6 +32,9 @@ struct Ops {
   // [H][T].
   void (*attention_sums)(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec,
                          std::span<double> sums);
+  // The most of each key's softmax times the row's weight: weights [W][R]; raises maxima [W][H][T].
+  void (*attention_maxima)(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec,
+                           std::span<const float> weights, std::span<float> maxima);
   // rows [H, R, n] summed over R in double; returns [H, 1, n].
   Tensor (*column_sums)(const View& rows);
   // rows [H, n, d]; returns [H, 1, n].

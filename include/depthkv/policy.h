@@ -73,12 +73,12 @@ enum class Feature : std::uint32_t {
   hidden = 1U << 10U,
   judged = 1U << 11U,  // oracles only
   window_queries = 1U << 12U,
+  repeated = 1U << 13U,
 };
-inline constexpr std::array kFeatures{Feature::keys,    Feature::values,        Feature::column_sums,
-                                      Feature::window,  Feature::question,      Feature::unrotated_keys,
-                                      Feature::queries, Feature::query_moments, Feature::output_norms,
-                                      Feature::cosines, Feature::hidden,        Feature::judged,
-                                      Feature::window_queries};
+inline constexpr std::array kFeatures{
+    Feature::keys,           Feature::values,  Feature::column_sums,    Feature::window,       Feature::question,
+    Feature::unrotated_keys, Feature::queries, Feature::query_moments,  Feature::output_norms, Feature::cosines,
+    Feature::hidden,         Feature::judged,  Feature::window_queries, Feature::repeated};
 std::string_view to_string(Feature feature);
 struct Needs {
   std::uint32_t bits = 0;
@@ -91,11 +91,13 @@ struct Needs {
 };
 Needs needs(std::initializer_list<Feature> features, std::int64_t window_rows = 0);
 
-// How the model rotates queries and keys: pair c of a vector turns by position * base^(-2 c / d) radians.
+// How a layer rotates queries and keys: of the first n = 2 * frequencies.size() dimensions, pair c turns by position *
+// frequencies[c] radians, and what is rotated grows by `magnitude`. The dimensions beyond stay.
 struct Rotary {
-  enum class Pairs { none, interleaved, half_split };  // (2c, 2c + 1); (c, c + d/2)
+  enum class Pairs { none, interleaved, half_split };  // (2c, 2c + 1); (c, c + n/2)
   Pairs pairs = Pairs::none;
-  double base = 10000;
+  std::vector<double> frequencies = {};
+  double magnitude = 1;
 };
 
 // One layer as a policy may see it: positions below the cut only (n of them). Parts nobody needs are empty.
@@ -106,12 +108,13 @@ struct LayerFeatures {
   std::int64_t tokens = 0;         // n
   std::int64_t left_out = 0;       // positions that a part of the cache lacks: the next token's is tokens + left_out
   int first_kv_head = 0;           // the layer's number of head 0, where this is a part of its heads
+  std::int64_t frame_rows = 0;     // how many of the first n positions come before the context: what frames it
   std::int64_t question_rows = 0;  // how many of the last n positions are the question and what frames it
   std::string sample;              // its id
   std::uint64_t sample_seed = 0;   // a hash of the id, for randomised scorers
   double keep = 1;                 // the global budget, for scorers that use it (Scorer::uses_keep)
   double attention_scale = 1;      // multiplies q . k
-  Rotary rotary;
+  Rotary rotary = {};
   View keys;                 // [Hkv, n, d], post-RoPE
   View values;               // [Hkv, n, d]
   View unrotated_keys;       // [Hkv, n, d], pre-RoPE
@@ -125,6 +128,9 @@ struct LayerFeatures {
   View output_norms_l2;      // [H, 1, n]
   View cosines;              // [1, 1, prompt]: cosine of the layer's input and of the same after attention, per token
   View hidden_scalars;       // [Stage, 1, HiddenScalar]
+  View repeat_chunk;         // [H, 1, n]: Repeat::chunk; 0 outside of the context, as in the next two
+  View repeat_per_input;     // [H, 1, n]: Repeat::chunk_per_input
+  View repeat_cache;         // [H, 1, n]: Repeat::cache, which knows positions before the context, too
   View judged_sums;          // [H, 1, n]: attention received from judged rows
   View judged;               // [H, R, T]: attention of the judged rows, T >= n
   View all_values;           // [Hkv, T, d]: what they read

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "depthkv/curve.h"
+#include "depthkv/importance.h"
 #include "depthkv/model.h"
 #include "depthkv/ops.h"
 #include "depthkv/policy.h"
@@ -27,6 +29,8 @@ struct ReplayPlan {
   std::vector<PolicySpec> head_allocators;
   std::vector<double> keep{0.1, 0.2, 0.4, 0.6, 0.8};
   std::int64_t observed_rows = 64;  // rows before the cut on which allocators that look at curves measure them
+  // What `depthkv importance` wrote: gives the metric predicted_loss. Empty: it isn't measured.
+  std::filesystem::path importance;
   Device device = Device::cpu;
   int threads = 0;  // 0: one per core
   // Where curves are kept from run to run, each under a hash of everything that it depends on; empty: nowhere.
@@ -51,6 +55,7 @@ struct Policies {
   std::vector<Ranker> rankers;  // scorer-major, then structure, protection-minor
   std::vector<LayerAllocator> layer_allocators;
   std::vector<HeadAllocator> head_allocators;
+  std::optional<Importance> importance;  // of the plan
 
   std::size_t size() const { return rankers.size() * layer_allocators.size() * head_allocators.size(); }
 };
@@ -110,6 +115,12 @@ struct ReplayWatch {
 
 ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registry& registry, const Progress& progress,
                    const ReplayWatch& watch = {});
+
+// Prunes one layer at a time under the plan's only ranker and head allocator, at every budget of the plan, on the
+// model. Samples without two answer tokens don't count. Throws InputError if the plan names several, nothing can be
+// measured, or the traces are another model's.
+Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPlan& plan, const Registry& registry,
+                            const Progress& progress);
 
 // The entries that chosen policies remove from one sample, for the model to be run without them.
 struct PolicyChoice {

@@ -38,6 +38,7 @@ void write_report_html(const ResultTable& results, const std::optional<Verificat
 
 // The tables that the command line prints.
 std::string results_table(const ResultTable& results, Metric metric, std::size_t rows_per_keep);
+std::string importance_table(const Importance& importance);
 std::string verify_table(const ResultTable& results, const Verification& verification);
 
 }  // namespace depthkv

@@ -75,6 +75,9 @@ struct Prompt {
   Segments segments;
   std::vector<Span> evidence;  // tokens that overlap an evidence span
   std::int64_t truncated = 0;  // tokens of the context that were removed
+  // Frames of the user's turn that a context leads to: from its end to what the user says, nothing where the context is
+  // of that turn, and from there to the answer. Nothing where there is no chat template.
+  std::vector<Token> turn_begin, turn_end;
 };
 // Throws InputError if the sample is too long and may not be cut, or is too long without its context.
 Prompt make_prompt(const Model& model, const TaskSample& sample, const Truncation& truncation = {});

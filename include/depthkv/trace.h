@@ -63,7 +63,28 @@ inline constexpr std::array kHiddenScalars{HiddenScalar::curvature, HiddenScalar
                                            HiddenScalar::prompt_entropy, HiddenScalar::effective_rank};
 std::string_view to_string(HiddenScalar scalar);
 
-// Facts about the model and engine that made a trace; the same for every sample of a set.
+// The rows of the channel repeat_max: the most attention that a position gets while the model repeats the context,
+// which is fed a second time, chunk by chunk (traces/FORMAT.md says how).
+enum class Repeat {
+  chunk,            // softmax over the first keys, the chunk's and those fed so far alone (KVzip, arXiv:2505.23416)
+  chunk_per_input,  // the same divided by the L2 norm of the attention's input at the row, before the maximum (KVzip+)
+  cache,            // softmax over all keys, rows that repeat the context only (KVCompose, arXiv:2509.05165)
+};
+inline constexpr std::array kRepeats{Repeat::chunk, Repeat::chunk_per_input, Repeat::cache};
+inline constexpr std::int64_t kRepeatSinks = 4;  // how many first keys, at most, and of those before the chunk
+std::string_view to_string(Repeat repeat);
+
+// How a layer rotates queries and keys: of the first 2 * frequencies.size() dimensions, pair c turns by frequencies[c]
+// radians per position and grows by `magnitude`; the dimensions beyond stay as they are.
+struct LayerRotation {
+  std::vector<double> frequencies;
+  double magnitude = 1;  // YaRN's is not 1
+
+  bool operator==(const LayerRotation&) const = default;
+};
+
+// Facts about the model and engine that made a trace; the same for every sample of a set, but for the rotation of
+// models that rotate long prompts in another way.
 struct ModelCard {
   std::string name;
   std::string architecture;
@@ -73,14 +94,20 @@ struct ModelCard {
   std::int64_t context_length = 0;
   std::int64_t vocabulary = 0;
   std::int64_t embedding = 0;  // D
-  std::string rotary_layout;   // "interleaved" (pairs 2i, 2i+1), "half_split" (pairs i, i + d/2) or "none"
-  double rotary_base = 0;
-  double attention_scale = 0;  // multiplies q . k before the softmax
-  double logit_softcap = 0;    // c * tanh(logit / c) after scaling; 0: none
+  // Which of n rotated dimensions turn together: "interleaved" (2i, 2i+1) or "half_split" (i, i + n/2); "none" if no
+  // layer rotates; "other": rotated in a way that can't be undone by such pairs.
+  std::string rotary_layout;
+  double rotary_base = 0;                // as the model file says
+  std::vector<LayerRotation> rotations;  // per layer; empty: all d dimensions turn by base^(-2c/d)
+  double attention_scale = 0;            // multiplies q . k before the softmax
+  double logit_softcap = 0;              // c * tanh(logit / c) after scaling; 0: none
   std::vector<LayerShape> layers;
 
   bool operator==(const ModelCard&) const = default;
 };
+
+// Whether they are equal but for `rotations`.
+bool same_model(const ModelCard& a, const ModelCard& b);
 
 // The layers that pruning may touch: those without a sliding window, which already bounds what they keep.
 std::vector<int> prunable_layers(const ModelCard& model);
@@ -124,6 +151,7 @@ enum class Channel {
   hidden_unit_mean,     // mean of the unit rows (HiddenScalar), likewise
   hidden_scalars,       // one HiddenScalar per column, likewise
   attention_cosines,    // per prompt token: what attention does to the layer's input
+  repeat_max,           // most attention per position while the context is repeated, one Repeat per row
   output_projection,    // W_O; once per set, not in the samples (TraceWeights)
 };
 // Those of a sample's layers.
@@ -138,7 +166,8 @@ inline constexpr std::array kChannels{Channel::keys,
                                       Channel::hidden_mean,
                                       Channel::hidden_unit_mean,
                                       Channel::hidden_scalars,
-                                      Channel::attention_cosines};
+                                      Channel::attention_cosines,
+                                      Channel::repeat_max};
 std::string_view to_string(Channel channel);
 
 // Lossless codecs for the tensors. Any HDF5 build reads none and deflate, and zstd with the plugin of that name.
@@ -191,6 +220,7 @@ class Trace {
   // Of every prompt token: cosine of the layer's input x with the attention's output (head 0), and with their sum
   // x + att (head 1), which is what SqueezeAttention (arXiv:2404.04793) averages. [2, 1, prompt_end]
   Tensor attention_cosines(int layer) const;
+  Tensor repeat_max(int layer, Repeat repeat, Cut cut) const;  // [query head, 1, cut]
 
  private:
   struct Impl;
@@ -233,7 +263,7 @@ class TraceWriter {
   void write_attention(int layer, std::int64_t first, std::span<const View> rows);
   // A statistic of a whole layer, as its dataset has it: column_sums [2, query heads, prompt_end], query_mean
   // [2, query heads, d], query_second_moment [2, query heads, d, d], hidden_mean and hidden_unit_mean [4, D],
-  // hidden_scalars [4, 4], attention_cosines [prompt_end, 2].
+  // hidden_scalars [4, 4], attention_cosines [prompt_end, 2], repeat_max [3, query heads, prompt_end].
   void write_whole(Channel channel, int layer, std::span<const float> values);
 
   // `sample` complete, with tokens.size() <= capacity. Publishes the file.

@@ -8,7 +8,8 @@
 //   MLP   metric=none protect_middle=m              the middle whole, the others alike
 //   MGA   file=FILE (or importance=LIST) sign=-1    by InfoNCE, a loss: lower means keep more
 //   MLMA  the same with protect_middle=m            both
-// Where the number comes from: `importance`, a list; `file`, a line per layer; else `metric`:
+// Where the number comes from: `importance`, a list; `file`, a line per layer or the KL that `depthkv importance`
+// measured (importance.json); else `metric`:
 //   output_error, mass  replayed ablation: the loss on observed rows when only this layer is pruned to its even share
 //   curvature, curvature_code, entropy, effective_rank  of the hidden states at `stage` (HiddenScalar)
 //   cosine              squeeze's; its sign is -1 unless set
@@ -159,7 +160,8 @@ std::vector<std::int64_t> split(const Depthkv& how, const std::vector<double>& i
 
 LayerAllocator make_depthkv_layers(Params& params) {
   Depthkv how;
-  how.given = take_per_layer(params, kWho, "importance", -std::numeric_limits<double>::infinity());
+  how.given =
+      take_per_layer(params, kWho, "importance", -std::numeric_limits<double>::infinity(), &LayerImportance::kl);
   how.metric = params.take_choice("metric", "output_error",
                                   {"output_error", "mass", "curvature", "curvature_code", "entropy", "effective_rank",
                                    "cosine", "lmba", "cake", "none"});

@@ -78,14 +78,14 @@ std::vector<std::int64_t> SteepestFirst::split(std::int64_t entries) const {
   return kept;
 }
 
-std::vector<Curve> priced(const LayerInput& input, Rows rows, Metric metric, std::int64_t least_per_head) {
+std::vector<Curve> priced(const LayerInput& input, std::int64_t least_per_head, const LayerPrice& price) {
   std::vector<Curve> curves;
   for (std::size_t l = 0; l < input.shape.layers.size(); ++l) {
     const std::int64_t heads = input.shape.layers[l].kv_heads;
     Curve curve;
     for (const std::int64_t k :
          grid(heads * std::min(least_per_head, input.shape.tokens), heads * input.shape.tokens)) {
-      curve.push_back({k, input.price(static_cast<int>(l), rows, metric, k)});
+      curve.push_back({k, price(l, k)});
       if (std::isnan(curve.back().loss)) return {};
     }
     curves.push_back(std::move(curve));

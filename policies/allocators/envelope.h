@@ -40,8 +40,9 @@ class SteepestFirst {
 };
 
 // Each layer's loss at budgets from `least_per_head` entries per head on: at all of them where they are few, else dense
-// where budgets are small and losses steep. Empty if there is nothing to see: a sample without evidence has no such
-// loss.
-std::vector<Curve> priced(const LayerInput& input, Rows rows, Metric metric, std::int64_t least_per_head);
+// where budgets are small and losses steep. Empty if there is nothing to see (a NaN): a sample without evidence has no
+// such loss.
+using LayerPrice = std::function<double(std::size_t layer, std::int64_t entries)>;
+std::vector<Curve> priced(const LayerInput& input, std::int64_t least_per_head, const LayerPrice& price);
 
 }  // namespace depthkv

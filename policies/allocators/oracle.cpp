@@ -3,20 +3,16 @@
 // On the lower convex envelopes of the loss curves taking the steepest pieces first is optimal. Where curves aren't
 // convex the envelope is a bound of the bound: the split found is then near the best, and never worse than the even
 // one. Layers are priced on a grid of budgets, heads at every one. Where the metric has no curves (evidence of a sample
-// without any) the split is even.
+// without any) the split is even. predicted_loss needs each layer's sensitivity; within a layer it is output_error.
 #include <cmath>
 
 #include "depthkv/policy.h"
 #include "policies/allocators/envelope.h"
 #include "policies/allocators/limits.h"
+#include "policies/allocators/table.h"
 
 namespace depthkv {
 namespace {
-
-Metric take_metric(Params& params) {
-  const std::string name = params.take_choice("metric", "output_error", {"output_error", "mass", "evidence"});
-  return name == "mass" ? Metric::mass : name == "evidence" ? Metric::evidence : Metric::output_error;
-}
 
 // The better one; price(unit, entries) adds up over units.
 template <class Price>
@@ -29,24 +25,33 @@ std::vector<std::int64_t> better(std::vector<std::int64_t> best, std::vector<std
 }  // namespace
 
 LayerAllocator make_oracle_layers(Params& params) {
-  const Metric metric = take_metric(params);
+  const std::string who = "layer allocator oracle";
+  const Metric metric = *metric_named(params.take_choice("metric", "output_error", replay_metric_names()));
+  const PerLayer given = take_per_layer(params, who, "sensitivity", 0, &LayerImportance::sensitivity);
   LayerAllocator allocator;
   allocator.oracle = true;
+  if (metric == Metric::predicted_loss && given.values.empty())
+    allocator.unavailable = "needs sensitivities; set file=importance.json or sensitivity=LIST";
   allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
-    const std::vector<Curve> curves = priced(input, Rows::judged, metric, 1);
-    return [&input, metric, known = !curves.empty(), minimum = SteepestFirst(curves)](Budget budget) {
+    const bool weighted = metric == Metric::predicted_loss;
+    if (weighted) given.expect(who, input.shape.layers.size());
+    const LayerPrice price = [&input, metric, sensitivity = weighted ? given.values : std::vector<double>()](
+                                 std::size_t l, std::int64_t entries) {
+      return (sensitivity.empty() ? 1 : sensitivity[l]) *
+             input.price(static_cast<int>(l), Rows::judged, metric, entries);
+    };
+    const std::vector<Curve> curves = priced(input, 1, price);
+    return [&input, price, known = !curves.empty(), minimum = SteepestFirst(curves)](Budget budget) {
       std::vector<std::int64_t> even = split_evenly(input, budget);
-      if (!known) return even;
-      return better(minimum.split(budget.entries), even, [&](std::size_t l, std::int64_t entries) {
-        return input.price(static_cast<int>(l), Rows::judged, metric, entries);
-      });
+      return known ? better(minimum.split(budget.entries), even, price) : even;
     };
   };
   return allocator;
 }
 
 HeadAllocator make_oracle_heads(Params& params) {
-  const Metric metric = take_metric(params);
+  const Metric metric =
+      *metric_named(params.take_choice("metric", "output_error", {"output_error", "mass", "evidence"}));
   HeadAllocator allocator;
   allocator.oracle = true;
   allocator.prepare = [=](const HeadInput& input) -> HeadSplit {

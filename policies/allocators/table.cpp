@@ -62,7 +62,8 @@ void PerLayer::expect(const std::string& who, std::size_t layers) const {
                                who, source, values.size(), layers));
 }
 
-PerLayer take_per_layer(Params& params, const std::string& who, const std::string& key, double least) {
+PerLayer take_per_layer(Params& params, const std::string& who, const std::string& key, double least,
+                        double LayerImportance::*measured) {
   PerLayer given{params.take<std::vector<double>>(key, {}), key};
   const auto file = params.take<std::string>("file", kNoFile);
   for (const double value : given.values) {
@@ -72,6 +73,10 @@ PerLayer take_per_layer(Params& params, const std::string& who, const std::strin
   if (file == kNoFile) return given;
   if (!given.values.empty()) throw InputError(fmt::format("{}: has both {} and file; give one of them", who, key));
   given.source = file;
+  if (measured != nullptr && is_importance_file(file)) {
+    for (const LayerImportance& layer : read_importance(file).layers) given.values.push_back(layer.*measured);
+    return given;
+  }
   for (const NumberTable::Line& line : read_table(file, least).lines) {
     if (line.values.size() != 1)
       throw InputError(fmt::format("{}:{}: found {} numbers, expected one", file, line.number, line.values.size()));

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "depthkv/importance.h"
 #include "depthkv/policy.h"
 
 namespace depthkv {
@@ -29,9 +30,10 @@ struct PerLayer {
   // Throws InputError unless there is one for each.
   void expect(const std::string& who, std::size_t layers) const;
 };
-// From the list `key`, or the lines of the file that the parameter `file` names. `who` in messages: "layer allocator
-// depthkv".
-PerLayer take_per_layer(Params& params, const std::string& who, const std::string& key, double least);
+// From the list `key`, or the file that the parameter `file` names: its lines, or where `measured` says which number,
+// what `depthkv importance` wrote (*.json). `who` in messages: "layer allocator depthkv".
+PerLayer take_per_layer(Params& params, const std::string& who, const std::string& key, double least,
+                        double LayerImportance::*measured = nullptr);
 
 // The line of a layer, by its number in the model: one number >= 0 per KV head. Throws InputError if it isn't so.
 const std::vector<double>& line_of(const NumberTable& table, int layer, std::size_t heads);

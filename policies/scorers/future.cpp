@@ -9,16 +9,17 @@ namespace depthkv {
 
 MeanRotation::MeanRotation(const LayerFeatures& layer, std::int64_t horizon) {
   if (layer.rotary.pairs == Rotary::Pairs::none) return;
-  const auto d = static_cast<std::size_t>(layer.shape.head_dim);
-  const std::vector<double> frequencies = rotary_frequencies(layer.rotary, d);
+  const std::vector<double>& frequencies = layer.rotary.frequencies;
   const std::int64_t next = layer.tokens + layer.left_out;
   for (std::size_t c = 0; c < frequencies.size(); ++c) {
-    const auto [first, second] = rotary_pair(layer.rotary, c, d);
+    const auto [first, second] = rotary_pair(layer.rotary, c);
     Pair pair{first, second, 0, 0};
     for (std::int64_t p = next; p < next + horizon; ++p) {
       pair.cosine += std::cos(static_cast<double>(p) * frequencies[c]) / static_cast<double>(horizon);
       pair.sine += std::sin(static_cast<double>(p) * frequencies[c]) / static_cast<double>(horizon);
     }
+    pair.cosine *= layer.rotary.magnitude;
+    pair.sine *= layer.rotary.magnitude;
     pairs_.push_back(pair);
   }
 }

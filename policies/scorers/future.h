@@ -9,7 +9,7 @@
 namespace depthkv {
 
 // The mean over the `horizon` positions after the cache's of the rotation to each of them: a matrix that turns and
-// shortens every pair of dimensions.
+// scales every pair of dimensions.
 class MeanRotation {
  public:
   MeanRotation(const LayerFeatures& layer, std::int64_t horizon);

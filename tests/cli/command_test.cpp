@@ -156,6 +156,20 @@ TEST_F(CommandTest, InspectShowsWhatChannelsTake) {
   EXPECT_THAT(result.output, testing::ContainsRegex("attention +3/6 +0.74 "));
 }
 
+TEST_F(CommandTest, InspectShowsHowLayersRotate) {
+  SyntheticTrace options;
+  options.layers = 4;
+  options.rotary_layout = "half_split";
+  options.rotations = {{{1, 0.25}, 1.25}, {}, {{1, 0.25}, 1.25}, {{1, 0.25}, 1.25}};
+  const std::filesystem::path folder = scratch_ / "rotated";
+  write_synthetic_trace(folder, options);
+  const CommandResult result = run_depthkv({"inspect", folder.string()});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_THAT(result.output, HasSubstr("layers 0,2-3: 4 of 8 dimensions turn, by 1 to 0.25 radians per position, and "
+                                       "grow 1.25 times\n"));
+  EXPECT_THAT(result.output, HasSubstr("layers 1: no rotation\n"));
+}
+
 TEST_F(CommandTest, InspectShowsTruncatedTokensWhereThereAreAny) {
   const std::string traces = traces_.string();
   EXPECT_EQ(run_depthkv({"inspect", traces}).output.find("truncated"), std::string::npos);

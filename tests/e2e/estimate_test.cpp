@@ -59,6 +59,7 @@ class Estimate : public testing::Test {
 TEST_F(Estimate, BytesAreThoseOfTheValuesRecorded) {
   plan_.attention = "1";
   plan_.queries = "all";
+  plan_.channels.insert(Channel::repeat_max);
   const TraceEstimate estimate = estimate_traces(model_, plan_, kQuiet);
   record_traces(model_, plan_, scratch_ / "traces", [](auto&&...) {});
   double bytes = 0;

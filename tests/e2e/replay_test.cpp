@@ -44,7 +44,7 @@ class ReplayTest : public testing::Test {
  protected:
   ReplayTest() {
     SyntheticTrace options;
-    options.hidden = true;
+    options.hidden = options.repeats = true;
     options.moments = true;
     options.all_queries = true;
     options.output_norms = true;
@@ -74,7 +74,7 @@ TEST(ReplayWindows, LayersWithASlidingWindowAreNeverPruned) {
   const ScratchDirectory scratch;
   SyntheticTrace options;
   options.windows = {64, 0, 64};
-  options.hidden = true;
+  options.hidden = options.repeats = true;
   options.moments = true;
   const Trace trace = Trace::open(write_synthetic_trace(scratch / "some", options));
   EXPECT_EQ(trace.model().layers[2].window, 64);

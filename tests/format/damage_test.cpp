@@ -25,6 +25,7 @@ std::string complaint(const std::filesystem::path& file) {
       if (trace.has(Channel::values, layer)) trace.values(layer);
       if (trace.has(Channel::queries, layer)) trace.queries(layer);
       if (trace.has(Channel::column_sums, layer)) trace.column_sums(layer, Cut::context);
+      if (trace.has(Channel::repeat_max, layer)) trace.repeat_max(layer, Repeat::cache, Cut::prompt);
       if (trace.has(Channel::attention, layer)) trace.attention(layer, {0, trace.sample().size()});
     }
     return "";
@@ -43,7 +44,7 @@ class Damage : public testing::Test {
     options.layers = 1;
     options.segments = {{2, 30}, 40};
     options.tokens = 45;
-    options.attention = true;
+    options.attention = options.repeats = true;
     options.codec = Codec::deflate;
     good_ = write_synthetic_trace(scratch_.path(), options);
     bytes_ = read_text(good_);

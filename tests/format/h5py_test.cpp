@@ -21,7 +21,7 @@ TEST(H5py, ReadsEveryDatasetThroughTheIndex) {
     options.id = codec == Codec::none ? "plain, with a space" : std::string(to_string(codec));
     options.codec = codec;
     options.attention = true;
-    options.hidden = codec == Codec::zstd;
+    options.hidden = options.repeats = codec == Codec::zstd;
     write_synthetic_trace(scratch.path(), options);
   }
   write_synthetic_weights(scratch.path(), options);
@@ -29,8 +29,9 @@ TEST(H5py, ReadsEveryDatasetThroughTheIndex) {
   const std::string script = std::string(DEPTHKV_SOURCE_DIR) + "/tests/format/read_with_h5py.py";
   const CommandResult result = run_command({python, script, scratch.path().string()});
   EXPECT_EQ(result.exit_code, 0) << result.errors;
-  EXPECT_EQ(result.output, std::to_string(3 * (3 * 5 + 15) + 3 * 4 + (3 + 2)) + "\n");
-  // 5 datasets a layer, 15 a sample; 4 of hidden states in each layer of one; weights: one a layer, two of the model
+  EXPECT_EQ(result.output, std::to_string(3 * (3 * 5 + 15) + 3 * 5 + (3 + 2)) + "\n");
+  // 5 datasets a layer, 15 a sample; 4 of hidden states and 1 of a repeated context in each layer of one; weights: one
+  // a layer, two of the model
 }
 
 }  // namespace

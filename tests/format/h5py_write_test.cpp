@@ -38,6 +38,8 @@ void expect_equal_layers(const Trace& a, const Trace& b) {
     EXPECT_TRUE(equal(a.hidden_unit_mean(layer), b.hidden_unit_mean(layer)));
     EXPECT_TRUE(equal(a.hidden_scalars(layer), b.hidden_scalars(layer)));
     EXPECT_TRUE(equal(a.attention_cosines(layer), b.attention_cosines(layer)));
+    for (const Repeat repeat : kRepeats)
+      EXPECT_TRUE(equal(a.repeat_max(layer, repeat, Cut::prompt), b.repeat_max(layer, repeat, Cut::prompt)));
     EXPECT_TRUE(equal(a.attention(layer, {0, a.sample().size()}), b.attention(layer, {0, b.sample().size()})));
   }
 }
@@ -76,14 +78,14 @@ INSTANTIATE_TEST_SUITE_P(Format, H5pyWrites,
 TEST_P(H5pyWrites, ASampleThatReadsLikeOurs) {
   SyntheticTrace options;
   options.attention = true;
-  options.hidden = true;
+  options.hidden = options.repeats = true;
   compare(options);
 }
 
 TEST_P(H5pyWrites, EmptyListsAndTexts) {
   SyntheticTrace options;
   options.attention = true;
-  options.hidden = true;
+  options.hidden = options.repeats = true;
   options.evidence = false;
   options.answers = {};
   compare(options);

@@ -55,6 +55,18 @@ def softmax_rows(queries, keys, positions, scale):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+def check_rotation(model, geometry):
+    """One row of frequencies per layer, of which the first half of the layer's rotated dimensions count."""
+    dimensions, frequencies, magnitudes = (model[f"rotary_{name}"] for name in ("dimensions", "frequencies", "magnitudes"))
+    check(dimensions.shape == magnitudes.shape == (len(geometry),), "one rotation per layer")
+    check(dimensions.dtype == numpy.dtype("i8") and frequencies.dtype == magnitudes.dtype == numpy.dtype("f8"), "types of rotations")
+    check(frequencies.shape == (len(geometry), max(dimensions) // 2), f"rotary_frequencies is {frequencies.shape}")
+    for rotated, turns, head_dim in zip(dimensions, frequencies, geometry[:, 2]):
+        check(0 <= rotated <= head_dim and rotated % 2 == 0, f"{rotated} of {head_dim} dimensions rotate")
+        check((turns >= 0).all() and not turns[rotated // 2 :].any(), "frequencies are 0 or more, and 0 beyond the layer's own")
+    check((magnitudes[()] > 0).all(), "magnitudes are above 0")
+
+
 def check_sample(sample):
     tokens = sample["sample/tokens"][()]
     geometry = sample["model/layers"][()]
@@ -64,6 +76,8 @@ def check_sample(sample):
     check(text(sample.attrs, "format") == "depthkv-trace", "format of a sample")
     check(len(sample["sample/text_offsets"]) == prompt_end, "one text offset per prompt token")
     sample["sample/prompt_text"][()].decode("utf-8")
+    if "rotary_frequencies" in sample["model"]:
+        check_rotation(sample["model"], geometry)
     for layer, (query_heads, kv_heads, head_dim) in enumerate(geometry):
         group = sample[f"layers/{layer}"]
         for name, shape, kind in (
@@ -75,6 +89,7 @@ def check_sample(sample):
             ("hidden_unit_mean", (4, embedding), "f4"),
             ("hidden_scalars", (4, 4), "f4"),
             ("attention_cosines", (prompt_end, 2), "f4"),
+            ("repeat_max", (3, query_heads, prompt_end), "f4"),
             ("attention", (query_heads, len(tokens), len(tokens)), "f2"),
         ):
             if name not in group:

@@ -76,6 +76,8 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
   const std::vector<float> hidden = random_floats(random, 4 * embedding);
   const std::vector<float> units = random_floats(random, 4 * embedding);
   const std::vector<float> scalars = random_floats(random, 16);
+  const std::vector<float> repeats =
+      random_floats(random, static_cast<std::size_t>(3 * c.query_heads * c.segments.prompt_end));
   const std::vector<float> cosines = random_floats(random, static_cast<std::size_t>(2 * c.segments.prompt_end));
 
   const ScratchDirectory scratch;
@@ -110,6 +112,7 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
   writer.write_whole(Channel::hidden_unit_mean, 0, units);
   writer.write_whole(Channel::hidden_scalars, 0, scalars);
   writer.write_whole(Channel::attention_cosines, 0, cosines);
+  writer.write_whole(Channel::repeat_max, 0, repeats);
   EXPECT_THROW(writer.write_whole(Channel::output_projection, 0, hidden), Error) << "isn't a sample's";
   EXPECT_FALSE(std::filesystem::exists(scratch / "x.h5")) << "nothing under the final name before finish()";
   writer.finish(sample);
@@ -165,6 +168,14 @@ TEST_P(RoundTrip, EveryChannelReadsBackAsWritten) {
     for (const std::int64_t column : {0, 1})
       ASSERT_EQ(read_cosines.row(column, 0)[static_cast<std::size_t>(t)], at(cosines, 2 * t + column));
   for (const Cut cut : {Cut::context, Cut::prompt}) {
+    for (const Repeat repeat : kRepeats) {
+      const Tensor read = trace.repeat_max(0, repeat, cut);
+      ASSERT_EQ(read.columns(), c.segments.at(cut));
+      for (std::int64_t h = 0; h < c.query_heads; ++h)
+        for (std::int64_t j = 0; j < read.columns(); ++j)
+          ASSERT_EQ(read.row(h, 0)[static_cast<std::size_t>(j)],
+                    at(repeats, (static_cast<std::int64_t>(repeat) * c.query_heads + h) * c.segments.prompt_end + j));
+    }
     // One cut's part of a statistic, `stored` wide per head.
     const auto expect_part = [&](const Tensor& read, const std::vector<float>& written, std::int64_t stored) {
       const std::int64_t width = read.rows() * read.columns();

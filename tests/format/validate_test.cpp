@@ -25,7 +25,7 @@ class Validate : public testing::Test {
   Validate() {
     options_.layers = 2;
     options_.attention = true;
-    options_.hidden = true;
+    options_.hidden = options_.repeats = true;
     options_.codec = Codec::none;  // so that HDF5 itself can edit the chunks
     file_ = write_synthetic_trace(scratch_.path(), options_);
     write_synthetic_weights(scratch_.path(), options_);
@@ -118,6 +118,21 @@ TEST_F(Validate, NamesWhatHiddenStatesCannotBe) {
               Contains(HasSubstr("layers/0/hidden_scalars: curvature of stage att is -0.5, expected 0 to 3.14")));
   EXPECT_THAT(found, Contains(HasSubstr("layers/1/attention_cosines: 1 values aren't cosines")));
   EXPECT_THAT(found, Contains(HasSubstr("layers/1/hidden_unit_mean: stage mlp has the norm")));
+}
+
+TEST_F(Validate, NamesWhatMaximaCannotBe) {
+  set_value("layers/0/repeat_max", {0, 1, 40}, 1.5);
+  set_value("layers/0/repeat_max", {0, 2, 1}, 0.25);  // before the context
+  set_value("layers/1/repeat_max", {1, 0, 7}, 12);    // a quotient, which has no bound
+  set_value("layers/1/repeat_max", {1, 0, 8}, -1);
+  set_value("layers/1/repeat_max", {2, 3, 150}, 0.5);  // the question
+  const auto found = problems();
+  EXPECT_THAT(found, Contains(HasSubstr("layers/0/repeat_max: 1 values of row chunk are no shares of attention")));
+  EXPECT_THAT(found,
+              Contains(HasSubstr("layers/0/repeat_max: 1 values of row chunk outside of positions 3 to 150 aren't 0")));
+  EXPECT_THAT(found, Contains(HasSubstr("layers/1/repeat_max: 1 values of row chunk_per_input are no finite numbers")));
+  EXPECT_THAT(found,
+              Contains(HasSubstr("layers/1/repeat_max: 1 values of row cache outside of positions 0 to 150 aren't 0")));
 }
 
 TEST_F(Validate, NamesDamagedWeightsAndThoseOfAnotherModel) {

@@ -47,6 +47,8 @@ void read_layer(const Trace& trace, int layer) {
   if (trace.has(Channel::hidden_unit_mean, layer)) trace.hidden_unit_mean(layer);
   if (trace.has(Channel::hidden_scalars, layer)) trace.hidden_scalars(layer);
   if (trace.has(Channel::attention_cosines, layer)) trace.attention_cosines(layer);
+  if (trace.has(Channel::repeat_max, layer))
+    for (const Repeat repeat : kRepeats) trace.repeat_max(layer, repeat, Cut::prompt);
   if (trace.has(Channel::attention, layer)) trace.attention(layer, {0, trace.sample().size()});
 }
 

@@ -94,6 +94,56 @@ TEST_P(KernelTest, AttentionSumsOfABlockInTheMiddle) {
   }
 }
 
+// Weights differ by row, some rows count for nothing, and what is there already stays where it is larger.
+TEST_P(KernelTest, AttentionMaxima) {
+  const auto size = static_cast<std::size_t>(in_.queries.heads() * in_.keys.rows());
+  const auto rows = static_cast<std::size_t>(in_.queries.rows());
+  const std::int64_t first = in_.keys.rows() - in_.queries.rows();
+  std::vector<float> weights;
+  for (std::size_t r = 0; r < 2 * rows; ++r) weights.push_back(r < rows ? 1.0F : static_cast<float>(r % 3) * 0.75F);
+  for (const SoftmaxSpec spec : {SoftmaxSpec{}, SoftmaxSpec{2.0, 5.0}, SoftmaxSpec{.window = 7}}) {
+    std::vector<float> a(2 * size, 0.02F);
+    std::vector<float> b = a;
+    fast().attention_maxima(in_.queries.view(), in_.halves(), first, spec, weights, a);
+    slow().attention_maxima(in_.queries.view(), in_.halves(), first, spec, weights, b);
+    expect_near(a, b, 1e-6, 1e-4);
+    const Tensor all = fast().attention_rows(in_.queries.view(), in_.keys.view(), in_.positions, spec);
+    for (std::size_t w = 0; w < 2; ++w) {
+      for (std::int64_t h = 0; h < all.heads(); ++h) {
+        std::vector<float> most(static_cast<std::size_t>(all.columns()), 0.02F);
+        for (std::size_t r = 0; r < rows; ++r)
+          for (std::size_t j = 0; j < most.size(); ++j)
+            most[j] = std::max(most[j], all.row(h, static_cast<std::int64_t>(r))[j] * weights[w * rows + r]);
+        const auto found = a.begin() + static_cast<std::ptrdiff_t>(w * size) + h * all.columns();
+        EXPECT_TRUE(std::equal(most.begin(), most.end(), found)) << "the bits of attention_rows";
+      }
+    }
+  }
+}
+
+TEST_P(KernelTest, AttentionMaximaDoNotDependOnTheGroupingOfRows) {
+  const std::int64_t first = in_.keys.rows() - in_.queries.rows();
+  const std::vector<float> weights(static_cast<std::size_t>(in_.queries.rows()), 0.5F);
+  std::vector<float> whole(static_cast<std::size_t>(in_.queries.heads() * in_.keys.rows()));
+  std::vector<float> parts = whole;
+  fast().attention_maxima(in_.queries.view(), in_.halves(), first, {}, weights, whole);
+  for (std::int64_t r = in_.queries.rows() - 1; r >= 0; --r)
+    fast().attention_maxima(in_.queries.view().row_range(r, 1), in_.halves(), first + r, {},
+                            std::span(weights).first(1), parts);
+  EXPECT_EQ(parts, whole);
+}
+
+TEST(AttentionMaxima, NaNSpreadsOverTheKeysThatItsRowSees) {
+  KernelInputs in({"", 1, 1, 40, 9, 8}, 3);
+  in.queries.row(0, 4)[2] = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> weights(9, 1.0F);
+  for (const Ops* ops : {&fast(), &slow()}) {
+    std::vector<float> maxima(40);
+    ops->attention_maxima(in.queries.view(), in.halves(), 31, {.window = 20}, weights, maxima);
+    for (std::size_t j = 0; j < maxima.size(); ++j) EXPECT_EQ(std::isnan(maxima[j]), j >= 16 && j <= 35) << j;
+  }
+}
+
 TEST_P(KernelTest, ColumnSumsAreTheSameBits) {
   const Tensor a = fast().column_sums(in_.attention.view());
   const Tensor b = slow().column_sums(in_.attention.view());

@@ -34,9 +34,15 @@ class Writer {
     // Gemma multiplies embeddings by the root of their size, and reads its logits off the same matrix.
     matrix("token_embd.weight", model_.embedding, model_.vocabulary,
            model_.gemma() ? 1 / root(model_.embedding) : 1.0F);
-    norm("output_norm.weight");
+    norm("output_norm");
     if (!model_.gemma() && !model_.parallel())
       matrix("output.weight", model_.embedding, model_.vocabulary, 2.0F / root(model_.embedding));
+    if (model_.factors && model_.architecture == "phi3") {
+      factors("rope_factors_short");
+      factors("rope_factors_long");
+    } else if (model_.factors) {
+      factors("rope_freqs");
+    }
     for (int i = 0; i < model_.layers; ++i) layer("blk." + std::to_string(i) + ".", queries, cached);
     if (!gguf_write_to_file(gguf_, file.c_str(), false)) throw std::runtime_error("cannot write " + file.string());
   }
@@ -61,21 +67,32 @@ class Writer {
     number("attention.head_count_kv", model_.kv_heads);
     number("attention.key_length", model_.head_dim);
     number("attention.value_length", model_.head_dim);
-    number("rope.dimension_count", model_.head_dim);
+    number("rope.dimension_count", model_.rotated > 0 ? model_.rotated : model_.head_dim);
     gguf_set_val_f32(gguf_, (arch + ".attention.layer_norm_rms_epsilon").c_str(), 1e-5F);
-    gguf_set_val_f32(gguf_, (arch + ".rope.freq_base").c_str(), 5000.0F);
+    gguf_set_val_f32(gguf_, (arch + ".rope.freq_base").c_str(), kTinyBase);
     if (model_.window(0) > 0) number("attention.sliding_window", kTinyWindow);
     if (arch == "gemma2") gguf_set_val_f32(gguf_, "gemma2.attn_logit_softcapping", 5.0F);
-    if (model_.parallel()) {
+    if (model_.parallel() || model_.centred())
       gguf_set_val_f32(gguf_, (arch + ".attention.layer_norm_epsilon").c_str(), 1e-5F);
-      gguf_set_val_f32(gguf_, (arch + ".logit_scale").c_str(), 1.0F);
+    if (model_.parallel()) gguf_set_val_f32(gguf_, (arch + ".logit_scale").c_str(), 1.0F);
+    if (arch == "phi3" || !model_.scaling.empty())
+      number("rope.scaling.original_context_length",
+             model_.factors || !model_.scaling.empty() ? kTinyShort : model_.context);
+    if (arch == "phi3" && model_.factors)
+      gguf_set_val_f32(gguf_, "phi3.rope.scaling.attn_factor", kTinyAttentionFactor);
+    if (!model_.scaling.empty()) {
+      gguf_set_val_str(gguf_, (arch + ".rope.scaling.type").c_str(), model_.scaling.c_str());
+      gguf_set_val_f32(gguf_, (arch + ".rope.scaling.factor").c_str(), kTinyScaling);
     }
-    if (arch == "phi3") number("rope.scaling.original_context_length", model_.context);
+    if (arch == "qwen2vl") {  // pairs by time, height and width
+      const std::int32_t sections[] = {model_.head_dim / 2 - 6, 3, 3, 0};
+      gguf_set_arr_data(gguf_, "qwen2vl.rope.dimension_sections", GGUF_TYPE_INT32, sections, 4);
+    }
   }
 
   void layer(const std::string& name, int queries, int cached) {
     const float in = 1 / root(model_.embedding);
-    norm(name + "attn_norm.weight");
+    norm(name + "attn_norm");
     if (model_.architecture == "phi3") {
       matrix(name + "attn_qkv.weight", model_.embedding, queries + 2 * cached, 1.5F * in);
     } else {
@@ -83,20 +100,20 @@ class Writer {
       matrix(name + "attn_k.weight", model_.embedding, cached, 1.5F * in);
       matrix(name + "attn_v.weight", model_.embedding, cached, in);
     }
-    if (model_.architecture == "qwen3" || model_.architecture == "gemma3") {
+    if (model_.head_norms()) {
       vector(name + "attn_q_norm.weight", model_.head_dim, 1.5F, 0.3F);
       vector(name + "attn_k_norm.weight", model_.head_dim, 1.5F, 0.3F);
     }
-    if (model_.architecture == "qwen2") {
+    if (model_.architecture.starts_with("qwen2")) {
       vector(name + "attn_q.bias", queries, 0, 0.5F);
       vector(name + "attn_k.bias", cached, 0, 0.5F);
       vector(name + "attn_v.bias", cached, 0, 0.5F);
     }
     matrix(name + "attn_output.weight", queries, model_.embedding, 1 / root(queries));
-    if (!model_.parallel()) norm(name + "ffn_norm.weight");
+    if (!model_.parallel()) norm(name + "ffn_norm");
     if (model_.architecture == "gemma2" || model_.architecture == "gemma3") {
-      norm(name + "post_attention_norm.weight");
-      norm(name + "post_ffw_norm.weight");
+      norm(name + "post_attention_norm");
+      norm(name + "post_ffw_norm");
     }
     const bool fused = model_.architecture == "phi3";  // gate and up in one matrix
     if (!fused) matrix(name + "ffn_gate.weight", model_.embedding, 2 * model_.embedding, in);
@@ -104,7 +121,16 @@ class Writer {
     matrix(name + "ffn_down.weight", 2 * model_.embedding, model_.embedding, in);
   }
 
-  void norm(const std::string& name) { vector(name, model_.embedding, 1, 0.1F); }
+  void factors(const std::string& name) {
+    const int pairs = model_.head_dim / 2;
+    ggml_tensor* tensor = ggml_new_tensor_1d(ggml_, GGML_TYPE_F32, pairs);
+    for (int c = 0; c < pairs; ++c) static_cast<float*>(tensor->data)[c] = tiny_factor(name, c);
+    add(name + ".weight", tensor);
+  }
+  void norm(const std::string& name) {
+    vector(name + ".weight", model_.embedding, 1, 0.1F);
+    if (model_.centred()) vector(name + ".bias", model_.embedding, 0, 0.1F);
+  }
   void vector(const std::string& name, int size, float mean, float spread) {
     fill(name, ggml_new_tensor_1d(ggml_, GGML_TYPE_F32, size), mean, spread);
   }
@@ -115,6 +141,9 @@ class Writer {
     std::normal_distribution<float> draw(mean, spread);
     auto* values = static_cast<float*>(tensor->data);
     for (std::int64_t i = 0; i < ggml_nelements(tensor); ++i) values[i] = draw(random_);
+    add(name, tensor);
+  }
+  void add(const std::string& name, ggml_tensor* tensor) {
     ggml_set_name(tensor, name.c_str());
     gguf_add_tensor(gguf_, tensor);
   }
@@ -154,6 +183,11 @@ int TinyGguf::window(int layer) const {
   if (architecture == "gemma2") return layer % 2 == 0 ? kTinyWindow : 0;
   if (architecture == "gemma3") return layer % 6 == 5 ? 0 : kTinyWindow;
   return 0;
+}
+
+float tiny_factor(const std::string& set, int c) {
+  if (set == "rope_freqs") return c < 3 ? 1.0F : 2.0F + static_cast<float>(c);
+  return set == "rope_factors_short" ? 1.0F + 0.05F * static_cast<float>(c) : 1.5F + 2.0F * static_cast<float>(c);
 }
 
 void write_tiny_gguf(const TinyGguf& model, const std::filesystem::path& file) { Writer(model).write(file); }

@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "depthkv/error.h"
+#include "depthkv/importance.h"
 #include "depthkv/trace.h"
 #include "support/files.h"
 #include "support/ranked_by_hand.h"
@@ -145,6 +147,28 @@ TEST(Optimised, WeighsLaterLayersAndDrawsTowardsEven) {
   EXPECT_THAT(split({{"shrink", 0.0}}), ElementsAre(50, 110));
   sample.input.protected_per_head = 100;  // more than the budget holds
   EXPECT_THAT(split({{"shrink", 0.0}}), ElementsAre(80, 80));
+}
+
+// The same losses, learnt: between 65 points the curves are straight, so the minimum is one of those points.
+TEST(Optimised, LearnsFromOtherSamplesAndLooksAtNoCurves) {
+  Importance learnt;
+  for (int i = 0; i <= 64; ++i) learnt.shares.push_back(i / 64.0);
+  for (const int layer : {0, 1}) {
+    learnt.layers.push_back({layer, 0.1, {0, 1}, 0, 0.1, 1.0 + layer, {}});
+    for (const double share : learnt.shares) learnt.layers.back().curve.push_back((1 - share) * (1 - share));
+  }
+  const ScratchDirectory scratch;
+  const std::string file = (scratch / "importance.json").string();
+  write_importance(learnt, file);
+  RankedByHand sample(blank_layers(2, 200));
+  sample.input.price = [](int, Rows, Metric, std::int64_t) -> double { throw Error("no curves were asked for"); };
+  const PolicySpec spec{"optimised", {{"shrink", 0.0}, {"file", file}}, ""};
+  EXPECT_FALSE(builtin_policies().make_layer_allocator(spec).observed_curves);
+  const std::vector<std::int64_t> entries = sample.split(spec, 160);
+  EXPECT_NEAR(static_cast<double>(entries[0]), 40, 4);
+  EXPECT_EQ(entries[0] + entries[1], 160);
+  RankedByHand three(blank_layers(3, 200));
+  EXPECT_THROW(three.split(spec, 160), InputError);
 }
 
 }  // namespace

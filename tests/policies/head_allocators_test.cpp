@@ -183,20 +183,22 @@ TEST(HeadAllocators, DuoRotatesMeansToFiveHundredPositions) {
   };
   layer.rotary.pairs = Rotary::Pairs::none;  // every position pays the same: the mean of 1/500 .. 500/500
   EXPECT_THAT(measured(), ElementsAre(DoubleNear(0.501, 1e-9)));
-  layer.rotary = {Rotary::Pairs::interleaved, 10000};
-  double expected = 0;
-  for (const std::complex<double> query : {std::complex<double>(0.5, -1), std::complex<double>(2, 0)}) {
-    const std::complex<double> key(2, 1);  // the mean; one pair turns by one radian per position
-    double total = 0;
-    double sums = 0;
-    for (int p = 0; p < 500; ++p) {
-      total += std::exp(
-          0.7 * std::real(query * std::polar(1.0, 499.0) * std::conj(key * std::polar(1.0, static_cast<double>(p)))));
-      sums += total;
+  for (const double magnitude : {1.0, 1.5}) {
+    layer.rotary = {Rotary::Pairs::interleaved, {1}, magnitude};
+    double expected = 0;
+    for (const std::complex<double> query : {std::complex<double>(0.5, -1), std::complex<double>(2, 0)}) {
+      const std::complex<double> key(2, 1);  // the mean; one pair turns by one radian per position
+      double total = 0;
+      double sums = 0;
+      for (int p = 0; p < 500; ++p) {
+        total += std::exp(0.7 * std::real(query * std::polar(magnitude, 499.0) *
+                                          std::conj(key * std::polar(magnitude, static_cast<double>(p)))));
+        sums += total;
+      }
+      expected += sums / total / 500 / 2;
     }
-    expected += sums / total / 500 / 2;
+    EXPECT_THAT(measured(), ElementsAre(DoubleNear(expected, 1e-5)));
   }
-  EXPECT_THAT(measured(), ElementsAre(DoubleNear(expected, 1e-5)));
 }
 
 HeadInput priced(const RankedByHand& sample, const std::vector<Numbers>& losses) {

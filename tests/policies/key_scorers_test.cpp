@@ -55,7 +55,7 @@ class NoisyLayer {
     features.layers = 1;
     features.tokens = tokens;
     features.attention_scale = 1 / std::sqrt(static_cast<double>(dimensions));
-    features.rotary = {Rotary::Pairs::half_split, 100};
+    features.rotary = {Rotary::Pairs::half_split, plain_frequencies(100, static_cast<std::size_t>(dimensions))};
     features.keys = features.unrotated_keys = keys_.view();
     features.values = values_.view();
     features.queries = queries_.view();
@@ -197,8 +197,7 @@ TEST(KeyScorers, CompactorWeighsLeverageByWhatIsPruned) {
 }
 
 // The mean of the rotated mean queries, position by position.
-TEST(KeyScorers, ExpectedAttentionAveragesOverTheHorizon) {
-  const NoisyLayer layer(12, 1);
+void expect_average_over_horizon(const NoisyLayer& layer) {
   const std::int64_t horizon = 5;
   std::vector<double> mu(6);
   for (std::int64_t p = 12; p < 12 + horizon; ++p) {
@@ -217,6 +216,17 @@ TEST(KeyScorers, ExpectedAttentionAveragesOverTheHorizon) {
       score(layer.features, "expected_attention", {{"horizon", horizon}, {"covariance", false}, {"value_norm", false}});
   for (std::size_t j = 0; j < 4; ++j) EXPECT_EQ(scores.row(0, 0)[j], kForced);
   for (std::size_t i = 0; i < weights.size(); ++i) EXPECT_NEAR(scores.row(0, 0)[4 + i], weights[i] / total, kNear) << i;
+}
+
+TEST(KeyScorers, ExpectedAttentionAveragesOverTheHorizon) {
+  NoisyLayer layer(12, 1);
+  expect_average_over_horizon(layer);
+  layer.features.rotary = {Rotary::Pairs::interleaved, {0.9, 0.05}, 1.3};  // two of six dimensions stay
+  expect_average_over_horizon(layer);
+}
+
+TEST(KeyScorers, ExpectedAttentionAddsTheQueriesSpread) {
+  const NoisyLayer layer(12, 1);
   // A covariance of 0.5 in every direction, unrotated, adds |k|^2 / 4d to each logit.
   LayerFeatures still = layer.features;
   still.rotary = {};

@@ -9,7 +9,7 @@ those kept for certain, and those at the threshold, which are equal to float32's
 what is left.
 
 `keep` is 1 - compression_ratio; a head keeps int(n * keep), taken exactly: in doubles 800 * (1 - 0.8) is 159.99... and
-kvpress keeps one entry less. Sums are double, softmax is rounded to float32 as in kvpress. Left out: FINCH's re-rotation
+kvpress keeps one entry less. Maxima over a repeated context are the sample's own. Sums are double, softmax is rounded to float32 as in kvpress. Left out: FINCH's re-rotation
 of keys, which changes nothing about what is kept.
 """
 import fractions
@@ -50,7 +50,8 @@ class Rotary:
 
 class Layer:
     """keys, values [Hkv, n, d]; queries [H, n, d]; plain_keys, plain_queries: before rotation; norms [H, n]: L1 of v W_O;
-    question: its rows; number, count: of the layer, of all."""
+    norms2: the same in L2; repeats: repeat_max [3, H, n]; frame, question: positions before and after the context; number,
+    count: of the layer, of all; all: the layers."""
 
     def __init__(self, **parts):
         self.__dict__.update(parts)
@@ -96,8 +97,12 @@ def load(file):
         parts = {name: group[name][:n].astype(np.float64).transpose(1, 0, 2) for name in ("keys", "values", "queries")}
         plain = {f"plain_{name}": rotary.turned(parts[name], -np.arange(n)) for name in ("keys", "queries")}
         layers.append(Layer(**parts, **plain, norms=group["value_output_norms"][:n, :, 0].astype(np.float64).T,
-                            rotary=rotary, question=n - int(sample["context_end"]), number=number,
+                            norms2=group["value_output_norms"][:n, :, 1].astype(np.float64).T,
+                            repeats=group["repeat_max"][()].astype(np.float64), rotary=rotary,
+                            frame=int(sample["context_begin"]), question=n - int(sample["context_end"]), number=number,
                             count=len(file["model/layers"])))
+    for layer in layers:
+        layer.all = layers
     return layers
 
 
@@ -245,6 +250,20 @@ def compactor(layer, kept, first=8, last=4, chunk=256, padding=1):
     return with_ends(scores, first, last)
 
 
+def kvzip(layer, kept, sinks=4, plus=0):
+    """Positions before the context are 0 but for the first; the question isn't in the cache yet."""
+    received = layer.repeats[1] * layer.norms2 if plus else layer.repeats[0]
+    scores = received.reshape(layer.heads, layer.group, -1).max(axis=1)[:, :layer.n - layer.question]
+    scores[:, :layer.frame] = 0
+    scores[:, :min(sinks, layer.frame)] = 1
+    return with_ends(scores, last=layer.question)
+
+
+def kvcompose(layer, kept):
+    scores = layer.grouped(layer.repeats[2])[:, :layer.n - layer.question]
+    return with_ends(scores + scores.mean(axis=0, keepdims=True), last=layer.question)
+
+
 # Selections: (layer, entries that each head keeps, scorer, parameters) -> (certain, tied) per head.
 
 
@@ -310,6 +329,30 @@ def pyramidkv(layer, kept, scorer, beta=20, window=64):
     return top(layer, kept, scorer)
 
 
+def pooled(layer, kept, scorer):
+    """One threshold over all heads of all layers."""
+    scores = np.stack([scorer(other, kept) for other in layer.all])
+    scores[..., layer.n - layer.question:] = np.inf
+    certain, tied = (x.astype(int) for x in best(scores.ravel(), len(layer.all) * layer.heads * kept))
+    first = layer.number * layer.heads * layer.n
+    heads = [first + head * layer.n for head in range(layer.heads)]
+    return [tuple(x[(x >= head) & (x < head + layer.n)] - head for x in (certain, tied)) for head in heads]
+
+
+def composed(layer, kept, scorer):
+    """Heads of a layer keep as many: what the layer has among the model's best means of heads' t-th best entries. No layer
+    has more than the first."""
+    composites = []
+    for other in layer.all:
+        scores = scorer(other, kept)
+        scores[:, layer.n - layer.question:] = 1e9
+        composites.append(np.sort(scores, axis=1)[:, ::-1].mean(axis=0))
+    composites = np.stack(composites)
+    composites[0] = composites.max(axis=0)
+    order = np.argsort(-composites.ravel(), kind="stable")[:len(layer.all) * kept]
+    return top(layer, max(1, int((order // layer.n == layer.number).sum())), scorer)
+
+
 def per_layer(layer, kept, scorer, factors="1"):
     """Ratios given by hand: keep times a factor of each layer."""
     return top(layer, int(kept * fractions.Fraction(str(factors).split("+")[layer.number])), scorer)
@@ -353,9 +396,9 @@ def dms(layer, kept, scorer, threshold=0.0, window=128):
 
 
 SCORERS = {f.__name__: f for f in (knorm, streaming_llm, snapkv, tova, observed_attention, finch, expected_attention, cap,
-                                   keydiff, lagkv, cur, leverage, noncausal, compactor)}
-WRAPPERS = {f.__name__: f for f in (adakv, criticalkv, critical_adakv, pyramidkv, per_layer, chunkkv, chunk_press,
-                                    block_press, dms)}
+                                   keydiff, lagkv, cur, leverage, noncausal, compactor, kvzip, kvcompose)}
+WRAPPERS = {f.__name__: f for f in (adakv, criticalkv, critical_adakv, pyramidkv, per_layer, pooled, composed, chunkkv,
+                                    chunk_press, block_press, dms)}
 
 
 def parsed(text):

@@ -37,6 +37,9 @@ const PolicySpec kKnorm{"knorm", {}, ""};
 PolicySpec snapkv(std::int64_t window) {
   return {"snapkv", {{"window", window}, {"kernel", std::int64_t{5}}, {"order", std::string("pool_then_group")}}, ""};
 }
+const PolicySpec kKvZip{"kvzip", {{"parity_bugs", true}}, ""};
+const PolicySpec kKvZipPlus{"kvzip", {{"parity_bugs", true}, {"plus", true}}, ""};
+const PolicySpec kNoFloor{"adakv", {{"mode", std::string("floor")}, {"alpha", 0.0}}, ""};
 const PolicySpec kAdaKv{"adakv", {{"mode", std::string("floor")}, {"alpha", 0.2}}, ""};
 
 std::vector<Case> cases() {
@@ -90,6 +93,10 @@ std::vector<Case> cases() {
        "dms:threshold=-5.5,window=128/knorm",
        kKnorm,
        {"threshold", {{"tau", -5.5}, {"window", std::int64_t{128}}}, ""}},
+      {"KvZip", "pooled/kvzip", kKvZip, token, {"pooled", {}, ""}, kNoFloor},
+      {"KvZipPlus", "pooled/kvzip:plus=1", kKvZipPlus, token, {"pooled", {}, ""}, kNoFloor},
+      {"KvZipByLayer", "adakv:alpha=0/kvzip", kKvZip, token, uniform, kNoFloor},
+      {"KvCompose", "composed/kvcompose", {"kvcompose", {}, ""}, token, {"kvcompose", {}, ""}},
       // Weights 2, 3, 1: importance above the lowest, plus one.
       {"PerLayerKnorm",
        "per_layer:factors=1+1.5+0.5/knorm",
@@ -116,7 +123,7 @@ class Kvpress : public testing::TestWithParam<Case> {
     options.head_dim = 16;
     options.segments = {{3, 760}, 800};  // every keep of 800 entries is a whole number
     options.tokens = 808;
-    options.all_queries = options.moments = options.output_norms = options.uneven = true;
+    options.all_queries = options.moments = options.output_norms = options.repeats = options.uneven = true;
     options.rotary_layout = "half_split";
     scratch_ = std::make_unique<ScratchDirectory>();
     const std::filesystem::path file = write_synthetic_trace(scratch_->path(), options);

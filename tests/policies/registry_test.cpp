@@ -37,6 +37,7 @@ Trace tiny_sample() {
     options.hidden = true;
     options.moments = true;
     options.output_norms = true;
+    options.repeats = true;
     options.rotary_layout = "half_split";
     options.codec = Codec::deflate;
     write_synthetic_trace(kSample.parent_path(), options);
@@ -182,6 +183,9 @@ void drop(LayerFeatures& seen, Feature feature) {
     case Feature::window_queries:
       seen.window_queries = {};
       break;
+    case Feature::repeated:
+      seen.repeat_chunk = seen.repeat_per_input = seen.repeat_cache = {};
+      break;
   }
 }
 
@@ -234,10 +238,10 @@ TEST_P(EveryScorer, HeadsDoNotMix) {
     const LayerData data = load_all(trace_, 0, ops);
     LayerFeatures other = data.features;
     std::deque<Tensor> swapped;  // views stay valid
-    for (View* view :
-         {&other.keys, &other.values, &other.unrotated_keys, &other.queries, &other.column_sums, &other.window,
-          &other.query_mean, &other.query_second_moment, &other.output_norms_l1, &other.output_norms_l2,
-          &other.judged_sums, &other.judged, &other.all_values, &other.window_queries}) {
+    for (View* view : {&other.keys, &other.values, &other.unrotated_keys, &other.queries, &other.column_sums,
+                       &other.window, &other.query_mean, &other.query_second_moment, &other.output_norms_l1,
+                       &other.output_norms_l2, &other.judged_sums, &other.judged, &other.all_values,
+                       &other.window_queries, &other.repeat_chunk, &other.repeat_per_input, &other.repeat_cache}) {
       if (view->data == nullptr) continue;
       Tensor out(view->heads, view->rows, view->columns);
       for (std::int64_t h = 0; h < view->heads; ++h)

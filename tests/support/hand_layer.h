@@ -33,6 +33,18 @@ class HandLayer {
   HandLayer& output_norms(const std::vector<std::vector<float>>& l1_of_heads) {
     return set(features_.output_norms_l1, output_norms_, l1_of_heads, 1);
   }
+  HandLayer& output_norms_l2(const std::vector<std::vector<float>>& heads) {
+    return set(features_.output_norms_l2, output_norms_l2_, heads, 1);
+  }
+  HandLayer& repeat_chunk(const std::vector<std::vector<float>>& heads) {
+    return set(features_.repeat_chunk, repeat_chunk_, heads, 1);
+  }
+  HandLayer& repeat_per_input(const std::vector<std::vector<float>>& heads) {
+    return set(features_.repeat_per_input, repeat_per_input_, heads, 1);
+  }
+  HandLayer& repeat_cache(const std::vector<std::vector<float>>& heads) {
+    return set(features_.repeat_cache, repeat_cache_, heads, 1);
+  }
   HandLayer& window(const std::vector<std::vector<float>>& rows, std::int64_t rows_per_head) {
     return set(features_.window, window_, rows, rows_per_head);
   }
@@ -64,7 +76,8 @@ class HandLayer {
     return *this;
   }
 
-  Tensor sums_, judged_, keys_, values_, output_norms_, window_;
+  Tensor sums_, judged_, keys_, values_, output_norms_, output_norms_l2_, window_;
+  Tensor repeat_chunk_, repeat_per_input_, repeat_cache_;
 };
 
 }  // namespace depthkv

@@ -19,17 +19,10 @@ std::vector<float> random_rows(std::mt19937_64& random, std::int64_t count) {
   return rows;
 }
 
-Rotary rotary_of(const SyntheticTrace& o) {
-  return {o.rotary_layout == "none"          ? Rotary::Pairs::none
-          : o.rotary_layout == "interleaved" ? Rotary::Pairs::interleaved
-                                             : Rotary::Pairs::half_split,
-          synthetic_card(o).rotary_base};
-}
-
 // What real caches have and noise lacks: rows [token, head, dimension] get a mean per head before they are rotated,
 // lengths that differ, outliers, and a first row that stands out.
 void make_uneven(std::mt19937_64& random, std::vector<float>& rows, std::int64_t heads, const SyntheticTrace& o,
-                 bool rotated) {
+                 const Rotary& rotary) {
   std::normal_distribution<float> normal;
   const std::vector<float> means = random_rows(random, heads * o.head_dim);
   for (std::int64_t i = 0; i < o.tokens; ++i) {
@@ -39,7 +32,7 @@ void make_uneven(std::mt19937_64& random, std::vector<float>& rows, std::int64_t
       const std::span row(rows.data() + (i * heads + h) * o.head_dim, static_cast<std::size_t>(o.head_dim));
       for (std::size_t c = 0; c < row.size(); ++c)
         row[c] = length * (row[c] + means[static_cast<std::size_t>(h) * row.size() + c]);
-      if (rotated) rotate(row, static_cast<double>(i), rotary_of(o));
+      rotate(row, static_cast<double>(i), rotary);
       for (float& x : row) x = from_half(to_half(x));
     }
   }
@@ -107,10 +100,24 @@ void write_hidden(TraceWriter& writer, const SyntheticTrace& o, std::int64_t wid
   writer.write_whole(Channel::attention_cosines, layer, cosines);
 }
 
+void write_repeats(TraceWriter& writer, const SyntheticTrace& o, int layer) {
+  std::mt19937_64 random(o.seed + 300 + static_cast<std::uint64_t>(layer));
+  std::uniform_real_distribution<float> share(0.0F, 1.0F);
+  std::vector<float> maxima;
+  for (const Repeat repeat : kRepeats) {
+    for (std::int64_t i = 0; i < o.query_heads * o.segments.prompt_end; ++i) {
+      const std::int64_t j = i % o.segments.prompt_end;
+      const bool known = j < o.segments.context.end && (repeat == Repeat::cache || j >= o.segments.context.begin);
+      maxima.push_back(known ? share(random) : 0.0F);
+    }
+  }
+  writer.write_whole(Channel::repeat_max, layer, maxima);
+}
+
 // Mean and mean outer product of the queries before rotation, over the rows below each cut.
 void write_moments(TraceWriter& writer, const SyntheticTrace& o, const std::vector<float>& queries, int layer) {
   const auto width = static_cast<std::size_t>(o.head_dim);
-  const Rotary rotary = rotary_of(o);
+  const Rotary rotary = rotary_of(synthetic_card(o), layer);
   std::vector<float> means;
   std::vector<float> squares;
   for (const Cut cut : {Cut::context, Cut::prompt}) {
@@ -121,7 +128,7 @@ void write_moments(TraceWriter& writer, const SyntheticTrace& o, const std::vect
       for (std::int64_t i = 0; i < rows; ++i) {
         const auto at = queries.begin() + (i * o.query_heads + h) * o.head_dim;
         std::vector<float> q(at, at + o.head_dim);
-        rotate(q, -static_cast<double>(i), rotary);
+        unrotate(q, static_cast<double>(i), rotary);
         for (std::size_t a = 0; a < width; ++a) {
           mean[a] += static_cast<double>(q[a]) / static_cast<double>(rows);
           for (std::size_t b = 0; b < width; ++b)
@@ -210,6 +217,7 @@ ModelCard synthetic_card(const SyntheticTrace& o) {
   card.embedding = o.query_heads * o.head_dim;
   card.rotary_layout = o.rotary_layout;
   card.rotary_base = o.rotary_layout == "none" ? 0 : 10000;
+  card.rotations = o.rotations;
   card.attention_scale = 1.0 / std::sqrt(static_cast<double>(o.head_dim));
   card.layers.assign(static_cast<std::size_t>(o.layers), {o.query_heads, o.kv_heads, o.head_dim});
   for (std::size_t l = 0; l < o.windows.size(); ++l) card.layers[l].window = o.windows[l];
@@ -232,9 +240,9 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
     std::vector<float> values = random_rows(random, o.tokens * o.kv_heads * o.head_dim);
     std::vector<float> queries = random_rows(random, o.tokens * o.query_heads * o.head_dim);
     if (o.uneven) {
-      make_uneven(random, keys, o.kv_heads, o, true);
-      make_uneven(random, values, o.kv_heads, o, false);
-      make_uneven(random, queries, o.query_heads, o, true);
+      make_uneven(random, keys, o.kv_heads, o, rotary_of(card, layer));
+      make_uneven(random, values, o.kv_heads, o, {});
+      make_uneven(random, queries, o.query_heads, o, rotary_of(card, layer));
     }
     writer.write_rows(Channel::keys, layer, 0, keys);
     writer.write_rows(Channel::values, layer, 0, values);
@@ -246,6 +254,7 @@ std::filesystem::path write_synthetic_trace(const std::filesystem::path& directo
     if (o.moments) write_moments(writer, o, queries, layer);
     if (o.output_norms) write_output_norms(writer, o, values, layer);
     if (o.hidden) write_hidden(writer, o, card.embedding, layer);
+    if (o.repeats) write_repeats(writer, o, layer);
   }
   writer.finish(sample_of(o));
   return file;

@@ -27,7 +27,9 @@ struct SyntheticTrace {
   bool all_queries = false;
   bool moments = false;       // of the queries, turned back as `rotary_layout` says
   bool output_norms = false;  // of the values through synthetic_projection()
+  bool repeats = false;       // repeat_max; random, but what it may be
   std::string rotary_layout = "none";
+  std::vector<LayerRotation> rotations = {};  // per layer; empty: by the base
   bool uneven = false;  // vectors with means of their own, a sink and outliers: attention and norms far from even
   Codec codec = Codec::none;
   std::vector<std::int64_t> windows = {};  // per layer, in the model card only; empty: none

@@ -91,20 +91,22 @@ struct TinyModel::Weights {
                           Matrix(random, o.kv_heads * o.head_dim, d, 1), Matrix(random, d, d, 1),
                           Matrix(random, 2 * d, d, 1), Matrix(random, d, 2 * d, 1)});
     }
-    w.card = {"tiny",       "tiny",  fmt::format("{:016x}", o.seed), "tests", "cpu", 2048, kVocabulary, d,
-              "half_split", 10000.0, 1.0 / std::sqrt(o.head_dim),    0,       {}};
+    w.card = {"tiny",  "tiny", fmt::format("{:016x}", o.seed), "tests", "cpu", 2048, kVocabulary, d, "half_split",
+              10000.0, {},     1.0 / std::sqrt(o.head_dim),    0,       {}};
     w.card.layers.assign(static_cast<std::size_t>(o.layers), {o.query_heads, o.kv_heads, o.head_dim});
     return w;
   }
 };
 
-namespace {
-
 // A cache and what has been computed into it. Copying one forks it.
-struct State {
+struct TinyModel::State {
   std::vector<std::vector<Vector>> keys, values;  // [layer][position]: all KV heads
   std::int64_t length = 0;
 };
+
+namespace {
+
+using State = TinyModel::State;
 
 struct Step {
   std::vector<Vector> queries;                 // [layer]
@@ -198,6 +200,30 @@ std::vector<std::uint16_t> halves(const std::vector<Vector>& positions) {
   for (const Vector& position : positions)
     for (const float value : position) all.push_back(to_half(value));
   return all;
+}
+
+// The queries of a passage's rows.
+void deliver_passage(const TinyModel::Weights& w, const State& state, const std::vector<Step>& steps,
+                     std::int64_t first, const LayerSink& sink) {
+  for (std::size_t l = 0; l < w.layers.size(); ++l) {
+    Vector queries, norms;
+    for (const Step& step : steps) {
+      queries.insert(queries.end(), step.queries[l].begin(), step.queries[l].end());
+      double square = 0;
+      for (const float x : step.states[l][0]) square += static_cast<double>(x) * static_cast<double>(x);
+      norms.push_back(static_cast<float>(std::sqrt(square)));
+    }
+    const std::vector<std::uint16_t> cache = halves(state.keys[l]);
+    const LayerShape& shape = w.card.layers[l];
+    sink({.channel = Channel::queries,
+          .layer = static_cast<int>(l),
+          .first = first,
+          .rows = static_cast<std::int64_t>(steps.size()),
+          .data = queries,
+          .cached_keys = {cache.data(), shape.kv_heads, state.length, shape.head_dim,
+                          std::int64_t{shape.kv_heads} * shape.head_dim},
+          .input_norms = norms});
+  }
 }
 
 // Hands a batch of steps to the sink, channel by channel.
@@ -350,7 +376,26 @@ std::vector<Token> TinyModel::record(const RecordRequest& request, const LayerSi
     feed(answer.back());
   }
   flush();
+  for (std::size_t p = 0; p < request.passages.size(); ++p)
+    feed_passage(state, request.passages[p], [&](const LayerBlock& block) { request.passage_sink(p, block); });
   return answer;
+}
+
+// Behind the state's first positions; the rest is forgotten.
+void TinyModel::feed_passage(State& state, const Passage& passage, const LayerSink& sink) const {
+  state.length = passage.behind;
+  for (auto* cache : {&state.keys, &state.values})
+    for (auto& layer : *cache) layer.resize(static_cast<std::size_t>(passage.behind));
+  std::vector<Step> batch;
+  std::int64_t first = passage.behind;
+  for (const Token token : passage.tokens) {
+    batch.push_back(advance(*weights_, state, token, nullptr));
+    const bool last = state.length == passage.behind + static_cast<std::int64_t>(passage.tokens.size());
+    if (static_cast<int>(batch.size()) < options_.batch && !last) continue;
+    deliver_passage(*weights_, state, batch, first, sink);
+    batch.clear();
+    first = state.length;
+  }
 }
 
 Tensor TinyModel::output_projection(int layer) const {

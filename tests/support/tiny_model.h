@@ -33,8 +33,10 @@ class TinyModel : public Model {
                                    std::int64_t capacity) override;
 
   struct Weights;
+  struct State;
 
  private:
+  void feed_passage(State& state, const Passage& passage, const LayerSink& sink) const;
   TinyModelOptions options_;
   std::shared_ptr<const Weights> weights_;
 };

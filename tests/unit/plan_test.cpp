@@ -106,7 +106,7 @@ TEST_F(PlanTest, PresetsSayHowMuchIsRecordedUnlessAKeyDoes) {
   const TracePlan study = trace("preset: study");
   EXPECT_EQ(study.channels, more);
   EXPECT_EQ(study.attention + study.queries, "nonerows");
-  more.insert(Channel::output_projection);
+  more.insert({Channel::output_projection, Channel::repeat_max});
   const TracePlan full = trace("preset: full");
   EXPECT_EQ(full.channels, more);
   EXPECT_EQ(full.attention + full.queries, "allall");
@@ -129,12 +129,23 @@ TEST_F(PlanTest, AllStandsForWhateverNeedsNoFile) {
   const Plan plan = load("replay: {scorers: [all, \"snapkv:window=8\"], structures: all, head_allocators: [all]}");
   const Plan defaults = load("");
   EXPECT_GT(plan.replay.scorers.size(), defaults.replay.scorers.size() + 1);  // finch needs a question
-  EXPECT_EQ(plan.replay.scorers.size(), registry_.scorers().size());  // one more, and without explicit
+  EXPECT_EQ(plan.replay.scorers.size(), registry_.scorers().size());          // one more, and without explicit
   EXPECT_EQ(plan.replay.structures.size(), registry_.structures().size());
   EXPECT_GE(plan.replay.head_allocators.size(), 2U);
   EXPECT_EQ(load("", {{"replay.layer_allocators", {"all"}}}).replay.layer_allocators.size(),
             registry_.layer_allocators().size() - 1);  // without explicit
   EXPECT_THAT(error("replay: {scorers: [{name: all, window: 3}]}"), HasSubstr("takes no parameters"));
+}
+
+TEST_F(PlanTest, HashFollowsTheFilesThatThePlanNames) {
+  const auto hash = [&](const char* shares) {
+    write_text(scratch_ / "shares.txt", shares);
+    const Plan plan = load("replay: {layer_allocators: [{name: explicit, file: shares.txt}]}");
+    return plan_hash(plan.replay, registry_);
+  };
+  const std::string first = hash("1\n2\n");
+  EXPECT_NE(hash("2\n1\n"), first);
+  EXPECT_EQ(hash("1\n2\n"), first);
 }
 
 TEST_F(PlanTest, BoundsAreAlwaysThere) {
@@ -144,9 +155,9 @@ TEST_F(PlanTest, BoundsAreAlwaysThere) {
     for (const PolicySpec& spec : specs) found.push_back(spec.name);
     return found;
   };
-  EXPECT_THAT(names(plan.replay.scorers), testing::ElementsAre("h2o", "random", "oracle"));
-  EXPECT_THAT(names(plan.replay.layer_allocators), testing::ElementsAre("pyramid", "uniform", "oracle"));
-  EXPECT_THAT(names(plan.replay.head_allocators), testing::ElementsAre("adakv", "uniform"));
+  EXPECT_THAT(names(with_bounds(plan.replay).scorers), testing::ElementsAre("h2o", "random", "oracle"));
+  EXPECT_THAT(names(with_bounds(plan.replay).layer_allocators), testing::ElementsAre("pyramid", "uniform", "oracle"));
+  EXPECT_THAT(names(with_bounds(plan.replay).head_allocators), testing::ElementsAre("adakv", "uniform"));
 }
 
 TEST_F(PlanTest, FlagsWinOverTheFile) {

@@ -138,6 +138,8 @@ TEST(Prompt, ChatHasEverythingBeforeTheLastMessageAsContext) {
   EXPECT_EQ(text_of(prompt, {0, segments.context.begin}), "<system>");
   EXPECT_EQ(text_of(prompt, segments.context), "Be brief.</system><user>Hi <user>!</user><assistant>Yes?");
   EXPECT_EQ(text_of(prompt, {segments.context.end, segments.prompt_end}), "</assistant><user>Why?</user>");
+  EXPECT_EQ(model.detokenize(prompt.turn_begin), "</assistant><user>");
+  EXPECT_EQ(model.detokenize(prompt.turn_end), "</user>");
 }
 
 TEST(Prompt, MessageAloneIsTheContext) {
@@ -146,6 +148,8 @@ TEST(Prompt, MessageAloneIsTheContext) {
   sample.messages = {{"user", "A long text and a question."}};
   const Prompt prompt = make_prompt(model, sample);
   EXPECT_EQ(text_of(prompt, prompt.segments.context), "A long text and a question.");
+  EXPECT_TRUE(prompt.turn_begin.empty());
+  EXPECT_EQ(model.detokenize(prompt.turn_end), "</user>");
 }
 
 TEST(Prompt, TemplateThatDropsAMessageIsRefused) {

@@ -74,8 +74,9 @@ LlamaBranches::LlamaBranches(llama_model* model, const ModelCard& card, std::spa
   prefill(prefix);
   for (std::size_t b = 0; b < branches_; ++b) session_.copy_sequence(0, sequence_of(b));
   if (options_.observer)
-    observer_.emplace(card_, options_.observer, workers_,
-                      Capture::Wanted{.vectors = false, .attention = std::vector<bool>(card_.layers.size(), true)});
+    observer_.emplace(
+        card_, options_.observer, workers_,
+        Capture::Wanted{.entries = false, .queries = false, .attention = std::vector<bool>(card_.layers.size(), true)});
 }
 
 // One branch at a time fills the cells right after the prefix; branches that decode together can't all.

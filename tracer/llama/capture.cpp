@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -61,7 +62,8 @@ bool Capture::wants(const ggml_tensor& node) {
     if (const auto layer = value_cache_layer(&node)) shape(*layer), value_stores_[to_size(*layer)] = &node;
     return false;
   }
-  if (attention_inputs(node)) return wanted_.vectors;
+  if (wanted_.input_norms && query_projection_layer(node)) return true;
+  if (attention_inputs(node)) return wanted_.entries || wanted_.queries;
   if (!is_attention_softmax(node)) return false;
   const int layer = layer_of(*product_under(node.src[0]));
   shape(layer);
@@ -71,10 +73,32 @@ bool Capture::wants(const ggml_tensor& node) {
 void Capture::take(ggml_tensor& node) {
   const UseWorkers use(workers_);
   if (is_attention_softmax(node)) return take_attention(node, layer_of(*product_under(node.src[0])));
+  if (query_projection_layer(node)) return take_inputs(*node.src[1]);
   const auto [layer, key_cache, queries] = *attention_inputs(node);
-  take_keys(*key_cache, layer);
-  take_values(layer);
-  take_queries(*queries, *key_cache, layer);
+  if (wanted_.entries) {
+    take_keys(*key_cache, layer);
+    take_values(layer);
+  }
+  if (wanted_.queries) take_queries(*queries, *key_cache, layer);
+}
+
+// [D, rows]
+void Capture::take_inputs(const ggml_tensor& inputs) {
+  if (inputs.type != GGML_TYPE_F32 || ggml_nrows(&inputs) != rows_ || !ggml_is_contiguous(&inputs))
+    throw Error(
+        fmt::format("{}, which queries are projections of, is {} [{}, {}, {}, {}], expected {} adjacent rows of "
+                    "f32; record without {}",
+                    inputs.name, ggml_type_name(inputs.type), inputs.ne[0], inputs.ne[1], inputs.ne[2], inputs.ne[3],
+                    rows_, to_string(Channel::repeat_max)));
+  const std::span<const std::byte> bytes = host_bytes(inputs, scratch_);
+  const auto* values = reinterpret_cast<const float*>(bytes.data());
+  input_norms_.clear();
+  for (std::int64_t row = 0; row < rows_; ++row) {
+    double square = 0;
+    for (std::int64_t i = 0; i < inputs.ne[0]; ++i, ++values)
+      square += static_cast<double>(*values) * static_cast<double>(*values);
+    input_norms_.push_back(static_cast<float>(std::sqrt(square)));
+  }
 }
 
 // Elements of a position: all KV heads' vectors.
@@ -143,13 +167,26 @@ void Capture::take_queries(const ggml_tensor& queries, const ggml_tensor& key_ca
   for (std::size_t row = 0; row < to_size(rows_); ++row)
     for (std::size_t head = 0; head < to_size(heads.query_heads); ++head, out += vector)
       std::memcpy(out, bytes.data() + row * queries.nb[1] + head * queries.nb[2], vector * sizeof(float));
+  if (wanted_.input_norms && input_norms_.empty())
+    throw Error(fmt::format("layer {} shows no projection of its queries; record without {}", layer,
+                            to_string(Channel::repeat_max)));
   sink_({.channel = Channel::queries,
          .layer = layer,
          .first = first_,
          .rows = rows_,
          .data = block_,
-         .unrotated = unrotation_ ? unrotation_->undo(queries, block_) : std::span<const float>{},
-         .cached_keys = wanted_.cached_keys ? cached_keys(key_cache, layer) : HalfRows{}});
+         .unrotated = unrotated(queries, layer),
+         .cached_keys = wanted_.cached_keys ? cached_keys(key_cache, layer) : HalfRows{},
+         .input_norms = input_norms_});
+  input_norms_.clear();  // the next layer's have to come before its queries
+}
+
+// Of the queries in block_; nothing where it isn't asked for.
+std::span<const float> Capture::unrotated(const ggml_tensor& queries, int layer) {
+  if (!unrotation_) return {};
+  const bool rotates = card_.rotary_layout == "other" ||
+                       (card_.rotary_layout != "none" && !card_.rotations.at(to_size(layer)).frequencies.empty());
+  return rotates ? unrotation_->undo(queries, block_) : block_;
 }
 
 void Capture::take_attention(const ggml_tensor& softmax, int layer) {

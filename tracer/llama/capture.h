@@ -18,11 +18,13 @@ namespace depthkv {
 class Capture : public Watcher {
  public:
   struct Wanted {
-    bool vectors = true;          // keys, values, queries
-    std::vector<bool> attention;  // per layer; empty: none
-    bool unrotated = false;       // queries before rotation, too
-    bool cached_keys = false;     // all keys so far beside the queries
-    int threads = 0;              // for what happens between two of the engine's operations
+    bool entries = true;  // keys and values
+    bool queries = true;
+    std::vector<bool> attention = {};  // per layer; empty: none
+    bool unrotated = false;            // queries before rotation, too
+    bool cached_keys = false;          // all keys so far beside the queries
+    bool input_norms = false;          // of what the queries are projections of, beside them
+    int threads = 0;                   // for what happens between two of the engine's operations
   };
   // `workers`: for what the sink does.
   Capture(const ModelCard& card, const LayerSink& sink, EngineWorkers& workers, Wanted wanted);
@@ -34,9 +36,11 @@ class Capture : public Watcher {
   void take(ggml_tensor& node) override;
 
  private:
+  void take_inputs(const ggml_tensor& inputs);
   void take_keys(const ggml_tensor& cache, int layer);
   void take_values(int layer);
   void take_queries(const ggml_tensor& queries, const ggml_tensor& key_cache, int layer);
+  std::span<const float> unrotated(const ggml_tensor& queries, int layer);
   void take_attention(const ggml_tensor& softmax, int layer);
   void deliver(Channel channel, int layer);
 
@@ -53,6 +57,7 @@ class Capture : public Watcher {
   std::vector<const ggml_tensor*> value_stores_;  // per layer: the node that writes the value cache
   EngineWorkers& workers_;
   std::optional<Unrotation> unrotation_;
+  std::vector<float> input_norms_;  // of the layer at hand
   std::vector<float> block_;
   std::vector<std::byte> scratch_;
   std::vector<std::uint16_t> half_;

@@ -11,6 +11,7 @@
 #include "depthkv/error.h"
 #include "depthkv/model.h"
 #include "tracer/llama/graph.h"
+#include "tracer/llama/rotation.h"
 
 namespace depthkv {
 namespace {
@@ -113,15 +114,12 @@ class Probe : public Watcher {
   std::vector<SoftmaxFacts> facts_;
 };
 
-std::string rotary_layout(const llama_model* model) {
-  switch (llama_model_rope_type(model)) {
-    case LLAMA_ROPE_TYPE_NONE:
-      return "none";
-    case LLAMA_ROPE_TYPE_NORM:
-      return "interleaved";
-    default:
-      return "half_split";
-  }
+void describe_rotation(const RotationProbe& probe, ModelCard& card) {
+  card.rotary_layout = probe.layout();
+  card.rotations = probe.rotations();
+  if (!card.rotations.empty() && card.rotations.size() != card.layers.size())
+    throw Error(fmt::format("{} stores keys in {} of {} layers, expected all; this architecture is not supported",
+                            card.name, card.rotations.size(), card.layers.size()));
 }
 
 // Position 0 is cached. Two more follow, and the last is moved up to where the next token sees position 1 as the first
@@ -193,8 +191,7 @@ std::string fingerprint(const std::filesystem::path& file) {
   return fmt::format("{:016x}", hash);
 }
 
-ModelCard make_card(llama_model* model, const std::filesystem::path& file, int threads, bool offload,
-                    std::vector<const ggml_tensor*>& output_projections) {
+ModelFacts examine(llama_model* model, const std::filesystem::path& file, int threads, bool offload) {
   ModelCard card;
   card.architecture = metadata(model, "general.architecture", "unknown");
   card.name = metadata(model, "general.name", file.stem().string());
@@ -204,8 +201,7 @@ ModelCard make_card(llama_model* model, const std::filesystem::path& file, int t
   card.context_length = llama_model_n_ctx_train(model);
   card.vocabulary = llama_vocab_n_tokens(llama_model_get_vocab(model));
   card.embedding = llama_model_n_embd(model);
-  card.rotary_layout = rotary_layout(model);
-  if (card.rotary_layout != "none") {
+  if (llama_model_rope_type(model) != LLAMA_ROPE_TYPE_NONE) {
     try {
       card.rotary_base = std::stod(metadata(model, card.architecture + ".rope.freq_base", "10000"));
     } catch (const std::logic_error&) {
@@ -213,13 +209,24 @@ ModelCard make_card(llama_model* model, const std::filesystem::path& file, int t
     }
   }
   Probe probe;
+  RotationProbe rotation(threads);
   Session session(model, {.cells = 8, .batch = 2, .sequences = 2, .threads = threads, .offload = offload});
-  session.watch({&probe});
+  session.watch({&probe, &rotation});
   const BatchRow row{.token = 0, .logits = true};
   session.decode({&row, 1});
   probe.describe(card, llama_model_n_layer(model), file.string());
+  describe_rotation(rotation, card);
   find_windows(model, session, card, file.string());
-  output_projections = probe.projections(card);
+  return {card, probe.projections(card), rotation.depends_on_context()};
+}
+
+ModelCard rotated_at(llama_model* model, ModelCard card, std::int64_t cells, int threads, bool offload) {
+  RotationProbe rotation(threads);
+  Session session(model, {.cells = cells, .batch = 1, .threads = threads, .offload = offload});
+  session.watch({&rotation});
+  const BatchRow row{.token = 0, .logits = true};
+  session.decode({&row, 1});
+  describe_rotation(rotation, card);
   return card;
 }
 

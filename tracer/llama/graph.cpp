@@ -94,6 +94,12 @@ std::optional<LayerWeights> applied_weights(const ggml_tensor& node) {
   return LayerWeights{*layer, name.substr(dot + 1)};
 }
 
+std::optional<int> query_projection_layer(const ggml_tensor& node) {
+  const auto weights = applied_weights(node);
+  if (!weights || (weights->what != "attn_q.weight" && weights->what != "attn_qkv.weight")) return std::nullopt;
+  return weights->layer;
+}
+
 bool is_weight(const ggml_tensor* tensor) {
   if (tensor == nullptr || tensor->op != GGML_OP_NONE) return false;
   const std::string_view name = tensor->name;

@@ -45,6 +45,8 @@ struct LayerWeights {
   std::string_view what;  // "attn_q.weight"
 };
 std::optional<LayerWeights> applied_weights(const ggml_tensor& node);
+// The layer whose queries a product projects, alone or with keys and values, or nothing.
+std::optional<int> query_projection_layer(const ggml_tensor& node);
 
 // What lies under a norm and the weights and biases that follow on it; the node itself where it isn't the end of a
 // norm.

@@ -36,7 +36,7 @@ LlamaModelHandle load(const LlamaOptions& options) {
 
 bool offloads(const LlamaOptions& options) { return options.gpu_layers != 0 && llama_supports_gpu_offload(); }
 
-// One pass over prompt and answer on sequence 0, with or without a look at the layers.
+// Passes over prompt, answer and passages on sequence 0, with or without a look at the layers.
 class Recording {
  public:
   Recording(llama_model* model, const ModelCard& card, const SessionOptions& options,
@@ -50,6 +50,9 @@ class Recording {
                   .cached_keys = request.cached_keys,
                   .threads = options.threads}),
         states_(card, request.states, workers_),
+        passage_sink_([this, &request](const LayerBlock& block) { request.passage_sink(passage_, block); }),
+        passage_capture_(card, passage_sink_, workers_,
+                         {.entries = false, .cached_keys = true, .input_norms = true, .threads = options.threads}),
         session_(model, options) {}
 
   // Computes tokens from position first on; every row goes to the sink, its hidden states if they are asked for, too.
@@ -57,19 +60,16 @@ class Recording {
   Token run(std::span<const Token> tokens, std::int64_t first, bool with_states) {
     session_.watch({&cells_, &capture_});
     if (with_states) session_.watch({&cells_, &capture_, &states_});
-    Token next = 0;
-    for (std::size_t begin = 0; begin < tokens.size(); begin += static_cast<std::size_t>(session_.batch())) {
-      const auto chunk =
-          tokens.subspan(begin, std::min(tokens.size() - begin, static_cast<std::size_t>(session_.batch())));
-      const std::int64_t position = first + static_cast<std::int64_t>(begin);
-      const auto rows = static_cast<std::int64_t>(chunk.size());
-      cells_.expect(position, rows);
-      capture_.expect(position, rows, position + rows);
-      states_.expect(position, rows);
-      next = step(chunk, position, with_states);
-      if (with_states) states_.check_complete();
+    return compute(tokens, first, capture_, with_states);
+  }
+
+  // Passages behind a prefix of what has been computed; the rest of it is forgotten.
+  void feed(std::span<const Passage> passages) {
+    session_.watch({&cells_, &passage_capture_});
+    for (passage_ = 0; passage_ < passages.size(); ++passage_) {
+      session_.rewind(0, passages[passage_].behind);
+      compute(passages[passage_].tokens, passages[passage_].behind, passage_capture_, false);
     }
-    return next;
   }
 
   // Greedy continuation, unwatched and forgotten afterwards: its rows are recorded when the answer is fed as a batch.
@@ -86,6 +86,22 @@ class Recording {
   }
 
  private:
+  Token compute(std::span<const Token> tokens, std::int64_t first, Capture& capture, bool with_states) {
+    Token next = 0;
+    for (std::size_t begin = 0; begin < tokens.size(); begin += static_cast<std::size_t>(session_.batch())) {
+      const auto chunk =
+          tokens.subspan(begin, std::min(tokens.size() - begin, static_cast<std::size_t>(session_.batch())));
+      const std::int64_t position = first + static_cast<std::int64_t>(begin);
+      const auto rows = static_cast<std::int64_t>(chunk.size());
+      cells_.expect(position, rows);
+      capture.expect(position, rows, position + rows);
+      states_.expect(position, rows);
+      next = step(chunk, position, with_states);
+      if (with_states) states_.check_complete();
+    }
+    return next;
+  }
+
   Token step(std::span<const Token> tokens, std::int64_t first, bool every_output = false) {
     std::vector<BatchRow> rows = rows_from(tokens, first);
     // The engine drops rows without an output from the last layer, after its attention.
@@ -99,15 +115,39 @@ class Recording {
   EngineWorkers workers_;
   Capture capture_;
   States states_;
+  std::size_t passage_ = 0;  // at hand
+  LayerSink passage_sink_;
+  Capture passage_capture_;
   Session session_;
 };
+
+// How many positions the longest passage reaches to.
+std::int64_t end_of_passages(const Model::RecordRequest& request) {
+  std::int64_t end = 0;
+  for (const Passage& passage : request.passages)
+    end = std::max(end, passage.behind + static_cast<std::int64_t>(passage.tokens.size()));
+  return end;
+}
 
 }  // namespace
 
 LlamaModel::LlamaModel(const LlamaOptions& options)
     : options_(options),
       model_(load(options)),
-      card_(make_card(model_.get(), options.model, options.threads, offloads(options), output_projections_)) {}
+      facts_(examine(model_.get(), options.model, options.threads, offloads(options))) {}
+
+// More cells never bring the short factors back, so that a probe settles all contexts on its side.
+const ModelCard& LlamaModel::card_for(std::int64_t tokens) {
+  if (!facts_.rotation_depends_on_cells || tokens <= short_up_to_) return facts_.card;
+  if (long_card_ && tokens >= long_from_) return *long_card_;
+  ModelCard found = rotated_at(model_.get(), facts_.card, tokens, options_.threads, offloads(options_));
+  if (found == facts_.card) {
+    short_up_to_ = tokens;
+    return facts_.card;
+  }
+  long_from_ = tokens;
+  return long_card_.emplace(std::move(found));
+}
 
 std::vector<Token> LlamaModel::tokenize(std::string_view text, bool with_bos, bool parse_special) const {
   return tokenize_text(llama_model_get_vocab(model_.get()), text, with_bos, parse_special);
@@ -124,39 +164,49 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
   const std::int64_t more = request.answer.empty() ? std::max<std::int64_t>(request.max_new, 0)
                                                    : static_cast<std::int64_t>(request.answer.size());
   if (prompt == 0) throw InputError("the prompt has no tokens; give at least one");
-  if (prompt + more > card_.context_length)
+  if (prompt + more > facts_.card.context_length)
     throw InputError(fmt::format(
         "a prompt of {} tokens and an answer of up to {} do not fit the context of {}, {} tokens; shorten them", prompt,
-        more, card_.name, card_.context_length));
-  if (!request.attention.empty() && request.attention.size() != card_.layers.size())
-    throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), card_.name,
-                            card_.layers.size()));
+        more, facts_.card.name, facts_.card.context_length));
+  for (const Passage& passage : request.passages)
+    if (passage.behind < 0 || passage.behind > prompt)
+      throw Error(fmt::format("a passage was to follow {} tokens of a prompt of {}", passage.behind, prompt));
+  if (const std::int64_t end = end_of_passages(request); end > facts_.card.context_length)
+    throw InputError(
+        fmt::format("a passage behind the prompt's context ends at {} tokens, the context of {} holds {}; "
+                    "shorten the prompt, or record without {}",
+                    end, facts_.card.name, facts_.card.context_length, to_string(Channel::repeat_max)));
+  if (!request.attention.empty() && request.attention.size() != facts_.card.layers.size())
+    throw Error(fmt::format("attention was asked of {} layers, {} has {}", request.attention.size(), facts_.card.name,
+                            facts_.card.layers.size()));
 
   const bool states = static_cast<bool>(request.states);
-  const std::int64_t batch = std::min<std::int64_t>(options_.batch, std::max(prompt, more));
+  const std::int64_t cells = std::max(prompt + more, end_of_passages(request));
+  const std::int64_t batch = std::min<std::int64_t>(options_.batch, cells);
   const SessionOptions session{
-      .cells = prompt + more,
+      .cells = cells,
       .batch = batch,
       .outputs = states ? batch : 1,
       .threads = options_.threads,
       .offload = offloads(options_),
       .flash_attention = std::ranges::find(request.attention, true) == request.attention.end()};
-  Recording recording(model_.get(), card_, session, request, sink);
+  Recording recording(model_.get(), facts_.card, session, request, sink);
   const Token next = recording.run(request.prompt, 0, states);
   std::vector<Token> answer(request.answer.begin(), request.answer.end());
   if (answer.empty()) answer = recording.generate(next, prompt, more);
   recording.run(answer, prompt, false);
+  recording.feed(request.passages);
   return answer;
 }
 
 Tensor LlamaModel::output_projection(int layer) const {
-  const LayerShape& shape = card_.layers.at(static_cast<std::size_t>(layer));
-  const ggml_tensor* weights = output_projections_.at(static_cast<std::size_t>(layer));
+  const LayerShape& shape = facts_.card.layers.at(static_cast<std::size_t>(layer));
+  const ggml_tensor* weights = facts_.output_projections.at(static_cast<std::size_t>(layer));
   if (weights == nullptr)
     throw Error(
         fmt::format("{} shows no output projection in layer {}; record it without value_output_norms and "
                     "output_projection",
-                    card_.name, layer));
+                    facts_.card.name, layer));
   std::vector<std::byte> scratch;
   const std::span<const std::byte> bytes = host_bytes(*weights, scratch);  // [D, query heads * d]
   const std::int64_t outputs = weights->ne[1];
@@ -186,7 +236,7 @@ std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token
                                                            std::span<const KeepMask> masks, std::int64_t capacity,
                                                            LayerSink observer) {
   LlamaBranches::Options options{options_.threads, options_.batch, offloads(options_), std::move(observer)};
-  return std::make_unique<LlamaBranches>(model_.get(), card_, prefix, masks, capacity, std::move(options));
+  return std::make_unique<LlamaBranches>(model_.get(), facts_.card, prefix, masks, capacity, std::move(options));
 }
 
 void LlamaModel::prefill(std::span<const Token> prompt, bool flash_attention) {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <optional>
+
 #include "depthkv/model.h"
 #include "tracer/llama/branches.h"
+#include "tracer/llama/card.h"
 #include "tracer/llama/engine.h"
 
 namespace depthkv {
@@ -10,7 +13,8 @@ class LlamaModel : public Model {
  public:
   explicit LlamaModel(const LlamaOptions& options);
 
-  const ModelCard& card() const override { return card_; }
+  const ModelCard& card() const override { return facts_.card; }
+  const ModelCard& card_for(std::int64_t tokens) override;
   std::vector<Token> tokenize(std::string_view text, bool with_bos, bool parse_special) const override;
   std::string detokenize(std::span<const Token> tokens) const override;
   std::string chat(std::span<const Message> messages) const override;
@@ -27,8 +31,10 @@ class LlamaModel : public Model {
  private:
   LlamaOptions options_;
   LlamaModelHandle model_;
-  std::vector<const ggml_tensor*> output_projections_;  // per layer; filled with the card
-  ModelCard card_;
+  ModelFacts facts_;
+  std::optional<ModelCard> long_card_;  // with another rotation, from some number of tokens on
+  std::int64_t short_up_to_ = 0;        // tokens
+  std::int64_t long_from_ = 0;
 };
 
 }  // namespace depthkv

@@ -41,11 +41,11 @@ void States::expect(std::int64_t first, std::int64_t rows) {
 }
 
 bool States::wants(const ggml_tensor& node) {
-  const auto weights = applied_weights(node);
-  if (weights && weights->layer > layer_ && (weights->what == "attn_q.weight" || weights->what == "attn_qkv.weight")) {
-    start_layer(node, weights->layer);
+  if (const auto layer = query_projection_layer(node); layer && *layer > layer_) {
+    start_layer(node, *layer);
     return true;
   }
+  const auto weights = applied_weights(node);
   if (weights && weights->layer == layer_) {
     if (weights->what == "attn_output.weight" && attention_.node == nullptr) {
       attention_.node = &node;

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "replay/divergence.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace depthkv {
+namespace {
+
+// KL(p || q) of the softmax distributions of two logit vectors, in nats. Rounding can't make it negative.
+double kl_divergence(std::span<const float> p, std::span<const float> q) {
+  const double log_p = log_sum_exp(p);
+  const double log_q = log_sum_exp(q);
+  double kl = 0;
+  for (std::size_t v = 0; v < p.size(); ++v) {
+    const double lp = static_cast<double>(p[v]) - log_p;
+    kl += std::exp(lp) * (lp - (static_cast<double>(q[v]) - log_q));
+  }
+  return std::max(0.0, kl);
+}
+
+std::size_t argmax(std::span<const float> logits) {
+  return static_cast<std::size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+}  // namespace
+
+double log_sum_exp(std::span<const float> logits) {
+  const double top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float x : logits) sum += std::exp(static_cast<double>(x) - top);
+  return top + std::log(sum);
+}
+
+std::vector<Divergence> measure_divergence(Branches& branches, std::size_t count, const Sample& sample,
+                                           std::int64_t cut) {
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<Token> fed(sample.tokens.begin() + cut, sample.tokens.end() - 1);
+  const std::int64_t first = std::max<std::int64_t>(0, sample.segments.prompt_end - 1 - cut);
+  const std::int64_t tokens = static_cast<std::int64_t>(fed.size()) - first;
+  if (tokens <= 0) return std::vector<Divergence>(count - 1, {0, kNone, kNone});
+  std::vector<Divergence> found(count - 1, {tokens, 0, 0});
+  std::vector<std::vector<float>> full;  // logits of the first branch, [step from `first`]
+  branches.score(fed, first, [&](std::size_t branch, std::int64_t step, std::span<const float> logits) {
+    if (branch == 0) {
+      full.emplace_back(logits.begin(), logits.end());
+      return;
+    }
+    const std::vector<float>& expected = full[static_cast<std::size_t>(step - first)];
+    found[branch - 1].kl += kl_divergence(expected, logits);
+    found[branch - 1].top1 += argmax(logits) == argmax(expected) ? 1.0 : 0.0;
+  });
+  for (Divergence& it : found) {
+    it.kl /= static_cast<double>(tokens);
+    it.top1 /= static_cast<double>(tokens);
+  }
+  return found;
+}
+
+}  // namespace depthkv
