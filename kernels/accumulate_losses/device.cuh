@@ -200,7 +200,7 @@ struct Outputs {
 };
 
 // On a multiprocessor: as many as leave registers for two sums of four rows, 64 and more.
-constexpr int walk_blocks(int width) { return width > 4 ? 3 : width > 2 ? 5 : 8; }
+constexpr int walk_blocks(int width) { return width > 4 ? 3 : width > 2 ? 4 : 7; }
 
 // rankings [ranking][count]; parts [mass, error][ranking][grid.x][count]. grid: rows, rankings.
 template <int kWidth>
@@ -232,9 +232,9 @@ __global__ void __launch_bounds__(kLossThreads, walk_blocks(kWidth))
     double kept = 0;  // before the lane's entry, of all four rows
     DEPTHKV_UNROLL
     for (int r = 0; r < kWarpRows; ++r) {
-      const double own = static_cast<double>(weights[r]);
-      const double through = scan(own, lane);
-      const double before = mass[r] + (through - own);
+      const double through = scan(static_cast<double>(weights[r]), lane);
+      const double earlier = __shfl_up_sync(kAllLanes, through, 1);
+      const double before = lane > 0 ? mass[r] + earlier : mass[r];
       mass[r] += __shfl_sync(kAllLanes, through, 31);
       inverse[r] = before > kNoMass ? 1.0F / static_cast<float>(before) : 0.0F;
       kept += before;
