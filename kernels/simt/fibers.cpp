@@ -50,13 +50,12 @@ Fibers::Fibers(int count) : count_(count), fibers_(std::make_unique<Fiber[]>(sta
   for (int i = 0; i < count; ++i) {
     if (mprotect(stacks_ + static_cast<std::size_t>(i) * (kGuard + kStack), kGuard, PROT_NONE) != 0)
       throw std::bad_alloc();
-    if (__tsan_create_fiber != nullptr) fibers_[static_cast<std::size_t>(i)].tsan = __tsan_create_fiber(0);
   }
 }
 
 Fibers::~Fibers() {
-  for (int i = 0; i < count_ && __tsan_destroy_fiber != nullptr; ++i)
-    __tsan_destroy_fiber(fibers_[static_cast<std::size_t>(i)].tsan);
+  for (int i = 0; i < count_; ++i)
+    if (void* tsan = fibers_[static_cast<std::size_t>(i)].tsan; tsan != nullptr) __tsan_destroy_fiber(tsan);
   munmap(stacks_, static_cast<std::size_t>(count_) * (kGuard + kStack));
 }
 
@@ -68,6 +67,7 @@ void Fibers::start(int i, Entry entry, void* argument) {
   Fiber& fiber = fibers_[static_cast<std::size_t>(i)];
   char* bottom = stacks_ + static_cast<std::size_t>(i) * (kGuard + kStack) + kGuard;
   fiber.context = boost::context::detail::make_fcontext(bottom + kStack, kStack, &Trampoline::run);
+  if (__tsan_create_fiber != nullptr && fiber.tsan == nullptr) fiber.tsan = __tsan_create_fiber(0);  // takes a while
   fiber.entry = entry;
   fiber.argument = argument;
   fiber.ended = false;

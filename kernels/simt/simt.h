@@ -3,7 +3,7 @@
 // operating system, blocks are shared out to a few of them. What a kernel gets wrong is an Error that names block,
 // thread and line: threads that wait for each other for ever, or meet at different barriers, masks that don't fit the
 // lanes that are there, shared memory written past its end. What depends on the order of threads shows as results that
-// differ between seeds, and under ThreadSanitizer as a race. See docs/decisions/013-device-code-on-the-cpu.md.
+// differ between seeds, and under ThreadSanitizer as a race. See docs/decisions/015-device-code-on-the-cpu.md.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -12,7 +12,12 @@ namespace depthkv {
 // Calls test(). Each call should give the same bits.
 template <class Test>
 void under_schedules(Test test) {
-  for (const std::uint64_t seed : {0, 1, 2, 7}) {
+#ifdef __SANITIZE_THREAD__
+  constexpr std::uint64_t kSeeds[] = {1};  // races are seen in any order
+#else
+  constexpr std::uint64_t kSeeds[] = {0, 1, 2};
+#endif
+  for (const std::uint64_t seed : kSeeds) {
 #ifndef DEPTHKV_ON_GPU
     const simt::WithSchedule with({.seed = seed});
 #endif

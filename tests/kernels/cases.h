@@ -59,7 +59,7 @@ inline constexpr KernelCase kDeviceCases[] = {
     {"smollm2", 3, 3, 1024, 24, 64},
     {"llama3", 2, 4, 700, 65, 128},
     {"long", 1, 1, 16384, 7, 64},
-    {"long_and_wide", 1, 2, 16411, 3, 256},
+    {"long_and_wide", 1, 1, 16411, 3, 256},
 };
 
 // What models have: SmolLM2-135M and Llama-3-8B, one layer each.
