@@ -8,6 +8,15 @@ namespace {
 
 cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 
+void check_allocation(cudaError_t status, std::size_t bytes) {
+  if (status != cudaErrorMemoryAllocation) return check(status);
+  cudaGetLastError();  // what failed here is no later call's error
+  std::size_t free = 0;
+  std::size_t total = 0;
+  check(cudaMemGetInfo(&free, &total));
+  throw OutOfDeviceMemory(bytes, free, total);
+}
+
 }  // namespace
 
 Devices devices() {
@@ -30,15 +39,7 @@ Devices devices() {
 
 void* allocate(std::size_t bytes) {
   void* memory = nullptr;
-  const cudaError_t status = cudaMalloc(&memory, bytes);
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    std::size_t free = 0;
-    std::size_t total = 0;
-    check(cudaMemGetInfo(&free, &total));
-    throw OutOfDeviceMemory(bytes, free, total);
-  }
-  check(status);
+  check_allocation(cudaMalloc(&memory, bytes), bytes);
   return memory;
 }
 
@@ -54,7 +55,7 @@ void copy_to_host(void* to, const void* from, std::size_t bytes) {
 
 void* allocate_pinned(std::size_t bytes) {
   void* memory = nullptr;
-  check(cudaMallocHost(&memory, bytes));
+  check_allocation(cudaMallocHost(&memory, bytes), bytes);
   return memory;
 }
 

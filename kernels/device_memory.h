@@ -34,7 +34,7 @@ void copy_to_device(void* to, const void* from, std::size_t bytes);
 void copy_to_host(void* to, const void* from, std::size_t bytes);
 
 // On the host, where copies of a stream go to and come from.
-void* allocate_pinned(std::size_t bytes);
+void* allocate_pinned(std::size_t bytes);  // throws OutOfDeviceMemory, too: smaller parts need less of it
 void release_pinned(void* memory) noexcept;
 
 // What is put on a stream, a cudaStream_t, is done in order, at any time until wait_for() returns.
