@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Google Benchmark of every op, on the cases of tests/kernels/cases.h, and of what hidden states are reduced to. Rates
-// of flops and bytes are exact counts over the processor time. depthkv_bench --benchmark_filter=rank/h32d64
+// of flops and bytes are exact counts over the processor time. depthkv_bench --benchmark_filter=rank/h32d64; where
+// there is a GPU, cuda/OP beside every op, transfers included
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -14,19 +15,19 @@ namespace depthkv {
 namespace {
 
 // Those of one case at a time, since inputs are large and benchmarks run case by case.
-const std::vector<OpWork>& works_for(const KernelCase& c) {
-  static std::string of;
+const std::vector<OpWork>& works_for(const KernelCase& c, Device device) {
+  static std::pair<std::string, Device> of;
   static std::vector<OpWork> works;
-  if (of != c.name) {
+  if (of != std::pair<std::string, Device>(c.name, device)) {
     works.clear();
-    works = works_of(c);
-    of = c.name;
+    works = works_of(c, device);
+    of = {c.name, device};
   }
   return works;
 }
 
-void run_op(benchmark::State& state, const KernelCase& c, std::size_t index) {
-  const OpWork& work = works_for(c)[index];
+void run_op(benchmark::State& state, const KernelCase& c, Device device, std::size_t index) {
+  const OpWork& work = works_for(c, device)[index];
   for (auto _ : state) work.run();
   const auto per_iteration = benchmark::Counter::kIsIterationInvariantRate;
   state.counters["bytes"] = benchmark::Counter(work.bytes, per_iteration, benchmark::Counter::kIs1024);
@@ -47,17 +48,23 @@ void state_summary(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(summarise_states(read, rows, width, true));
 }
 
+void add_ops(const std::string& prefix, Device device) {
+  for (const KernelCase& c : kBenchCases) {
+    for (std::size_t i = 0; i < std::size(kOpNames); ++i) {
+      benchmark::RegisterBenchmark((prefix + std::string(kOpNames[i]) + "/" + c.name).c_str(),
+                                   [c, device, i](benchmark::State& state) { run_op(state, c, device, i); })
+          ->Unit(benchmark::kMicrosecond);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace depthkv
 
 int main(int argc, char** argv) {
-  for (const depthkv::KernelCase& c : depthkv::kBenchCases) {
-    for (std::size_t i = 0; i < std::size(depthkv::kOpNames); ++i) {
-      benchmark::RegisterBenchmark((std::string(depthkv::kOpNames[i]) + "/" + c.name).c_str(),
-                                   [c, i](benchmark::State& state) { depthkv::run_op(state, c, i); })
-          ->Unit(benchmark::kMicrosecond);
-    }
-  }
+  using depthkv::Device;
+  depthkv::add_ops("", Device::cpu);
+  if (depthkv::fastest_device() == Device::cuda) depthkv::add_ops("cuda/", Device::cuda);
   benchmark::RegisterBenchmark("state_summary", depthkv::state_summary)
       ->Unit(benchmark::kMillisecond)
       ->ArgsProduct({{1000, 4000}, {576, 2048, 4096}});

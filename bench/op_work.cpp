@@ -10,8 +10,6 @@
 namespace depthkv {
 namespace {
 
-const Ops& cpu() { return ops_for(Device::cpu); }
-
 // Keeps a result from being optimised away.
 template <class T>
 void keep(const T& result) {
@@ -19,18 +17,21 @@ void keep(const T& result) {
 }
 
 struct Inputs {
+  const Ops& ops;
   KernelCase c;
   KernelInputs in;
   Tensor scores;
   std::vector<std::uint32_t> ranking;
-  std::vector<std::uint32_t> kept;  // every other entry of it, by position
+  std::vector<std::uint32_t> kept;  // the best half of it, by position
+  std::vector<std::span<const std::uint32_t>> rankings;
 
-  explicit Inputs(const KernelCase& kernel_case) : c(kernel_case), in(c, 1) {
-    scores = cpu().row_norms(in.keys.view(), Norm::l2);
-    const Ranking ranked = cpu().rank(scores.view().head_range(0, 1), {4, 32});
+  Inputs(const KernelCase& kernel_case, const Ops& back_end) : ops(back_end), c(kernel_case), in(c, 1) {
+    scores = ops.row_norms(in.keys.view(), Norm::l2);
+    const Ranking ranked = ops.rank(scores.view().head_range(0, 1), {4, 32});
     ranking.assign(ranked.head(0).begin(), ranked.head(0).end());
     kept.assign(ranking.begin(), ranking.begin() + static_cast<std::ptrdiff_t>(ranking.size() / 2));
     std::sort(kept.begin(), kept.end());
+    rankings.emplace_back(ranking);
   }
 
   double query_heads() const { return c.kv_heads * c.group; }
@@ -53,7 +54,7 @@ OpWork attention_rows(const Shared& x) {
   const View queries = x->in.queries.view().head_range(0, x->c.group);
   const View keys = x->in.keys.view().head_range(0, 1);
   return {"attention_rows",
-          [x, queries, keys] { keep(cpu().attention_rows(queries, keys, x->in.positions, x->in.spec)); },
+          [x, queries, keys] { keep(x->ops.attention_rows(queries, keys, x->in.positions, x->in.spec)); },
           2 * x->width() * x->seen() * x->c.group,
           kFloat * (inputs + outputs),
           {x->c.rows, x->c.tokens, x->c.columns}};
@@ -65,7 +66,7 @@ OpWork attention_sums(const Shared& x) {
   auto sums = std::make_shared<std::vector<double>>(static_cast<std::size_t>(x->c.group * x->c.tokens));
   return {
       "attention_sums",
-      [x, queries, keys, sums] { cpu().attention_sums(queries, keys, x->c.tokens - x->c.rows, x->in.spec, *sums); },
+      [x, queries, keys, sums] { x->ops.attention_sums(queries, keys, x->c.tokens - x->c.rows, x->in.spec, *sums); },
       2 * x->width() * x->seen() * x->c.group,
       kFloat * x->group_rows() * x->width() + kHalf * x->tokens() * x->width() + 2 * kDouble * x->c.group * x->tokens(),
       {x->c.rows, x->c.tokens, x->c.columns}};
@@ -78,7 +79,7 @@ OpWork attention_maxima(const Shared& x) {
   auto maxima = std::make_shared<std::vector<float>>(static_cast<std::size_t>(x->c.group * x->c.tokens));
   return {"attention_maxima",
           [x, queries, keys, weights, maxima] {
-            cpu().attention_maxima(queries, keys, x->c.tokens - x->c.rows, x->in.spec, weights, *maxima);
+            x->ops.attention_maxima(queries, keys, x->c.tokens - x->c.rows, x->in.spec, weights, *maxima);
           },
           2 * x->width() * x->seen() * x->c.group,
           kFloat * (x->group_rows() * x->width() + x->rows() + 2.0 * x->c.group * x->tokens()) +
@@ -89,13 +90,13 @@ OpWork attention_maxima(const Shared& x) {
 OpWork column_sums(const Shared& x) {
   const double sums = x->query_heads() * x->tokens();
   return {
-      "column_sums", [x] { keep(cpu().column_sums(x->in.attention.view())); }, 0, kFloat * sums * (x->rows() + 1), {}};
+      "column_sums", [x] { keep(x->ops.column_sums(x->in.attention.view())); }, 0, kFloat * sums * (x->rows() + 1), {}};
 }
 
 OpWork row_norms(const Shared& x) {
   const double norms = x->c.kv_heads * x->tokens();
   return {"row_norms",
-          [x] { keep(cpu().row_norms(x->in.keys.view(), Norm::l2)); },
+          [x] { keep(x->ops.row_norms(x->in.keys.view(), Norm::l2)); },
           0,
           kFloat * norms * (x->width() + 1),
           {}};
@@ -106,7 +107,7 @@ OpWork projected_norms(const Shared& x) {
   const View weights = x->in.weights.view().head_range(0, x->c.group);
   const auto outputs = static_cast<double>(weights.columns);
   return {"projected_norms",
-          [x, values, weights] { keep(cpu().projected_norms(values, weights)); },
+          [x, values, weights] { keep(x->ops.projected_norms(values, weights)); },
           2 * x->c.group * x->tokens() * x->width() * outputs,
           kFloat * (x->tokens() * x->width() + x->c.group * (x->width() * outputs + 2 * x->tokens())),
           {x->c.tokens, weights.columns, x->c.columns}};
@@ -130,7 +131,7 @@ OpWork moments(const Shared& x) {
 OpWork rank(const Shared& x) {
   return {"rank",
           [x] {
-            keep(cpu().rank(x->scores.view(), {4, 32}));
+            keep(x->ops.rank(x->scores.view(), {4, 32}));
           },
           0,
           (kFloat + sizeof(std::uint32_t)) * x->c.kv_heads * x->tokens(),
@@ -141,9 +142,11 @@ OpWork rank(const Shared& x) {
 OpWork accumulate_losses(const Shared& x) {
   auto curves = std::make_shared<LossCurves>(x->c.tokens);
   const LossInput input{x->in.attention.view().head_range(0, x->c.group), x->in.values.view().head_range(0, 1),
-                        x->ranking};
+                        x->rankings};
   return {"accumulate_losses",
-          [x, curves, input] { cpu().accumulate_losses(input, *curves); },
+          [x, curves, input] {
+            x->ops.accumulate_losses(input, {curves.get(), 1});
+          },
           8 * x->group_rows() * x->tokens() * x->width(),
           kFloat * x->tokens() * (x->group_rows() + x->width() + 1) + 4 * kDouble * x->tokens(),
           {x->c.group * x->c.rows, x->c.columns, x->c.tokens}};
@@ -153,7 +156,7 @@ OpWork set_losses(const Shared& x) {
   const SetInput input{x->in.attention.view().head_range(0, x->c.group), x->in.values.view().head_range(0, 1), x->kept,
                        x->c.tokens};
   return {"set_losses",
-          [x, input] { keep(cpu().set_losses(input)); },
+          [x, input] { keep(x->ops.set_losses(input)); },
           2 * x->group_rows() * x->tokens() * x->width(),
           kFloat * x->tokens() * (x->group_rows() + x->width() + 0.5),
           {x->c.group * x->c.rows, x->c.columns, x->c.tokens}};
@@ -161,8 +164,8 @@ OpWork set_losses(const Shared& x) {
 
 }  // namespace
 
-std::vector<OpWork> works_of(const KernelCase& c) {
-  const auto inputs = std::make_shared<const Inputs>(c);
+std::vector<OpWork> works_of(const KernelCase& c, Device device) {
+  const auto inputs = std::make_shared<const Inputs>(c, ops_for(device));
   std::vector<OpWork> works;
   for (const auto make : {attention_rows, attention_sums, attention_maxima, column_sums, row_norms, projected_norms,
                           moments, rank, accumulate_losses, set_losses})

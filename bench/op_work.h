@@ -30,8 +30,8 @@ struct OpWork {
 };
 
 // Flops and bytes of one run are exact. Ops run on one thread: callers hand every thread a KV head. Rows of attention
-// are the case's last ones. column_sums, row_norms and rank take all heads; the others one KV head and its query heads.
-std::vector<OpWork> works_of(const KernelCase& c);
+// are the case's last ones. `moments` is the CPU's on any device. column_sums, row_norms and rank take all heads; the others one KV head and its query heads.
+std::vector<OpWork> works_of(const KernelCase& c, Device device = Device::cpu);
 // Their names, in that order.
 inline constexpr std::string_view kOpNames[] = {
     "attention_rows", "attention_sums", "attention_maxima",  "column_sums", "row_norms", "projected_norms",

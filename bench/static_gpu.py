@@ -48,13 +48,15 @@ def short(symbol):
 
 
 def kernels_of(source, architecture, folder):
-    log = run("nvcc", "-cubin", f"-arch=sm_{architecture}", "-std=c++20", "-I.", "-Iinclude", "-Xptxas=-v", "--keep",
+    log = run("nvcc", "-cubin", f"-arch=sm_{architecture}", "-std=c++20", "--fmad=false", "-I.", "-Iinclude", "-Xptxas=-v", "--keep",
               "--keep-dir", folder, str(source), "-o", f"{folder}/out.cubin")
     ptx = (pathlib.Path(folder) / (source.stem + ".ptx")).read_text()
     loops = loop_counts(run("nvdisasm", "-c", f"{folder}/out.cubin"))
     kernels = {}
     for part in re.split(r"Compiling entry function '", log)[1:]:
         symbol = part.split("'", 1)[0]
+        if not re.match(r"(void )?depthkv::", run("c++filt", symbol)):
+            continue  # Thrust's own
         bounds = re.search(r"\.entry " + re.escape(symbol) + r"\(.*?\)\s*(.*?)\{", ptx, flags=re.S)[1]
         threads = re.search(r"\.maxntid (\d+)(?:, (\d+), (\d+))?", bounds)
         if not threads:
@@ -131,7 +133,7 @@ def main(mode):
         sys.exit(f"static_gpu: unknown option {mode}; see the head of bench/static_gpu")
     stored = json.loads(BASELINE.read_text()) if BASELINE.exists() else {"toolkit": "", "kernels": {}}
     toolkit = re.search(r"V([\d.]+)", run("nvcc", "--version"))[1]
-    found = measure(sorted(pathlib.Path("kernels").glob("*/cuda.cu")), stored["kernels"])
+    found = measure(sorted(path.parent / "cuda.cu" for path in pathlib.Path("kernels").glob("*/device.cuh")), stored["kernels"])
     show(found)
     if mode == "--update":
         BASELINE.write_text(json.dumps({"toolkit": toolkit, "kernels": found}, indent=1, sort_keys=True) + "\n")

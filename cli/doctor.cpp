@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "depthkv/error.h"
+#include "depthkv/ops.h"
 #include "depthkv/trace.h"
 #include "depthkv/version.h"
 
@@ -17,8 +18,7 @@ namespace {
 ExitCode examine(std::filesystem::path model) {
   fmt::print("depthkv   {} (compiled by {} {})\n", kBuild, DEPTHKV_COMPILER, DEPTHKV_COMPILER_VERSION);
   fmt::print("machine   {} hardware threads\n", std::thread::hardware_concurrency());
-  fmt::print("devices   cpu, reference; CUDA kernels {}\n",
-             DEPTHKV_WITH_CUDA ? "compiled, not used by replay yet" : "not compiled (preset cuda)");
+  fmt::print("devices   cpu, reference; cuda: {}\n", cuda_summary());
   fmt::print("HDF5      {}\n", trace_library_version());
   fmt::print("engine    {}\n", llama_engine_version());
   const char* fallback = std::getenv("DEPTHKV_MODEL");

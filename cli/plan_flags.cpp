@@ -39,7 +39,7 @@ const std::vector<Flag>& plan_flags() {
       {"--observed-rows", "replay.observed_rows", "rows before the cut on which allocators measure curves"},
       {"--importance", "replay.importance",
        "what `depthkv importance` wrote: gives the metric predicted_loss (default: not measured)"},
-      {"--device", "replay.device", "cpu or reference (slow, double precision)"},
+      {"--device", "replay.device", "cpu, reference (slow, double precision), cuda, or auto (cuda where there is one)"},
       {"--top", "verify.top", "best policies to verify, per keep"},
       {"--controls", "verify.controls", "policies drawn from the rest of the ranking, per keep"},
       {"--verify-keep", "verify.keep", "budgets at which to verify", true, true},

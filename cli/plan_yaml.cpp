@@ -194,8 +194,10 @@ void read_replay(const YAML::Node& node, const YamlSource& source, const Registr
   section.take_keeps("keep", plan.keep);
   section.take("observed_rows", plan.observed_rows, 1, kRecordedWindow);
   section.take_path("importance", plan.importance);
-  plan.device =
-      static_cast<Device>(section.take_choice("device", {"cpu", "reference"}, static_cast<std::size_t>(plan.device)));
+  constexpr std::size_t kAuto = 3;
+  const std::size_t device =
+      section.take_choice("device", {"cpu", "reference", "cuda", "auto"}, static_cast<std::size_t>(plan.device));
+  plan.device = device == kAuto ? fastest_device() : static_cast<Device>(device);
   section.done();
 }
 

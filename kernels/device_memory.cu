@@ -1,12 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/checked.cuh"
 #include "kernels/device_memory.h"
 
+#include "kernels/checked.cuh"
+
 namespace depthkv::cuda {
+namespace {
+
+cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+
+void check_allocation(cudaError_t status, std::size_t bytes) {
+  if (status != cudaErrorMemoryAllocation) return check(status);
+  cudaGetLastError();  // what failed here is no later call's error
+  std::size_t free = 0;
+  std::size_t total = 0;
+  check(cudaMemGetInfo(&free, &total));
+  throw OutOfDeviceMemory(bytes, free, total);
+}
+
+}  // namespace
+
+Devices devices() {
+  Devices found;
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess || count == 0) {
+    found.why_none = status == cudaSuccess ? "no device" : cudaGetErrorString(status);
+    cudaGetLastError();  // what failed here is no later call's error
+    return found;
+  }
+  for (int device = 0; device < count; ++device) {
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, device));
+    found.names.push_back(std::string(properties.name) + ", " + std::to_string(properties.totalGlobalMem >> 20U) +
+                          " MiB, sm_" + std::to_string(properties.major) + std::to_string(properties.minor));
+  }
+  return found;
+}
 
 void* allocate(std::size_t bytes) {
   void* memory = nullptr;
-  check(cudaMalloc(&memory, bytes));
+  check_allocation(cudaMalloc(&memory, bytes), bytes);
   return memory;
 }
 
@@ -20,8 +53,34 @@ void copy_to_host(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
 }
 
-void copy_to_device(void* to, const StridedRows& rows) {
-  check(cudaMemcpy2D(to, rows.bytes, rows.from, rows.stride, rows.bytes, rows.count, cudaMemcpyHostToDevice));
+void* allocate_pinned(std::size_t bytes) {
+  void* memory = nullptr;
+  check_allocation(cudaMallocHost(&memory, bytes), bytes);
+  return memory;
+}
+
+void release_pinned(void* memory) noexcept { cudaFreeHost(memory); }
+
+void* make_stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return stream;
+}
+
+void destroy_stream(void* stream) noexcept { cudaStreamDestroy(as_stream(stream)); }
+
+void wait_for(void* stream) { check(cudaStreamSynchronize(as_stream(stream))); }
+
+void copy_to_device(void* to, const void* from, std::size_t bytes, void* stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, as_stream(stream)));
+}
+
+void copy_to_host(void* to, const void* from, std::size_t bytes, void* stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, as_stream(stream)));
+}
+
+void fill_with_zeros(void* to, std::size_t bytes, void* stream) {
+  check(cudaMemsetAsync(to, 0, bytes, as_stream(stream)));
 }
 
 }  // namespace depthkv::cuda

@@ -1,28 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of the device, for launchers and for tests that run on a device and without one alike. No CUDA header is
-// needed; device_memory.cu calls CUDA, simt/device_memory.cpp plays it.
+// What of the CUDA runtime is used: memory, copies, streams. No CUDA header is needed; device_memory.cu calls CUDA,
+// simt/device_memory.cpp plays it.
 #pragma once
 #include <cstddef>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "depthkv/error.h"
+
 namespace depthkv::cuda {
 
-// All of these throw Error if CUDA does. Copies are done when they return, after what was launched before on the
-// default stream.
-void* allocate(std::size_t bytes);
+// The device has no room for what was asked for; smaller pieces may fit.
+class OutOfDeviceMemory : public Error {
+ public:
+  OutOfDeviceMemory(std::size_t asked, std::size_t free, std::size_t total);
+};
+
+// Names and sizes of the devices, as users know them; empty where there is none, with the reason.
+struct Devices {
+  std::vector<std::string> names;
+  std::string why_none;
+};
+Devices devices();
+
+// All of these throw Error if CUDA does. Copies without a stream are done when they return, after what was launched
+// before on the default stream.
+void* allocate(std::size_t bytes);  // throws OutOfDeviceMemory
 void release(void* memory) noexcept;
 void copy_to_device(void* to, const void* from, std::size_t bytes);
 void copy_to_host(void* to, const void* from, std::size_t bytes);
-struct StridedRows {
-  const void* from = nullptr;  // on the host
-  std::size_t count = 0;
-  std::size_t bytes = 0;   // of a row
-  std::size_t stride = 0;  // bytes from one row to the next
-};
-void copy_to_device(void* to, const StridedRows& rows);  // one behind the other
+
+// On the host, where copies of a stream go to and come from.
+void* allocate_pinned(std::size_t bytes);  // throws OutOfDeviceMemory, too: smaller parts need less of it
+void release_pinned(void* memory) noexcept;
+
+// What is put on a stream, a cudaStream_t, is done in order, at any time until wait_for() returns.
+void* make_stream();
+void destroy_stream(void* stream) noexcept;
+void wait_for(void* stream);
+void copy_to_device(void* to, const void* from, std::size_t bytes, void* stream);
+void copy_to_host(void* to, const void* from, std::size_t bytes, void* stream);
+void fill_with_zeros(void* to, std::size_t bytes, void* stream);
 
 // Numbers on the device, freed with the object.
 template <class T>

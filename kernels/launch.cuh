@@ -62,7 +62,7 @@ void launch(const LaunchShape& shape, void (*kernel)(Parameters...), std::type_i
 #else
   const auto body = [&] { kernel(arguments...); };
   simt::run(
-      {shape.grid, shape.block, shape.shared_bytes, shape.where},
+      {shape.grid, shape.block, shape.shared_bytes, shape.stream, shape.where},
       [](const void* call) { (*static_cast<decltype(body)*>(call))(); }, &body);
 #endif
 }

@@ -19,6 +19,22 @@ namespace depthkv::cuda {
 using Half = unsigned short;
 using Bfloat = unsigned short;
 
+__device__ inline unsigned bits_of_float(float value) {
+#ifdef __CUDACC__
+  return __float_as_uint(value);
+#else
+  return std::bit_cast<std::uint32_t>(value);
+#endif
+}
+
+__device__ inline float float_of_bits(unsigned bits) {
+#ifdef __CUDACC__
+  return __uint_as_float(bits);
+#else
+  return std::bit_cast<float>(bits);
+#endif
+}
+
 __device__ inline float float_of_half(Half half) {
 #ifdef __CUDACC__
   return __half2float(__ushort_as_half(half));

@@ -2,13 +2,16 @@
 // The one place that dispatches.
 #include "depthkv/ops.h"
 
-#include "depthkv/trace.h"
+#include <utility>
 
+#include "depthkv/error.h"
+#include "depthkv/trace.h"
 #include "kernels/accumulate_losses/accumulate_losses.h"
 #include "kernels/attention_maxima/attention_maxima.h"
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/attention_sums/attention_sums.h"
 #include "kernels/column_sums/column_sums.h"
+#include "kernels/cuda_backend.h"
 #include "kernels/projected_norms/projected_norms.h"
 #include "kernels/rank/rank.h"
 #include "kernels/row_norms/row_norms.h"
@@ -20,7 +23,45 @@ SoftmaxSpec softmax_of(const ModelCard& model, int layer) {
   return {model.attention_scale, model.logit_softcap, model.layers.at(static_cast<std::size_t>(layer)).window};
 }
 
-std::string_view to_string(Device device) { return device == Device::cpu ? "cpu" : "reference"; }
+std::string_view to_string(Device device) {
+  constexpr std::string_view kNames[] = {"cpu", "reference", "cuda"};
+  return kNames[static_cast<std::size_t>(device)];
+}
+
+namespace {
+
+cuda::Devices none_compiled() { return {{}, "this build has no CUDA; build with preset cuda"}; }
+
+CudaBackend& cuda_backend() {
+#if DEPTHKV_WITH_CUDA
+  static CudaBackend backend{cuda::ops, cuda::devices};
+#else
+  static CudaBackend backend{nullptr, none_compiled};
+#endif
+  return backend;
+}
+
+const Ops& cuda_ops() {
+  const cuda::Devices found = cuda_backend().devices();
+  if (found.names.empty())
+    throw InputError("device cuda: " + found.why_none + ". Say device: cpu, or auto, which takes what there is");
+  return cuda_backend().ops();
+}
+
+}  // namespace
+
+UseCudaBackend::UseCudaBackend(CudaBackend backend) : before_(std::exchange(cuda_backend(), backend)) {}
+UseCudaBackend::~UseCudaBackend() { cuda_backend() = before_; }
+
+Device fastest_device() { return cuda_backend().devices().names.empty() ? Device::cpu : Device::cuda; }
+
+std::string cuda_summary() {
+  const cuda::Devices found = cuda_backend().devices();
+  if (found.names.empty()) return "none (" + found.why_none + ")";
+  std::string summary;
+  for (const std::string& name : found.names) summary += (summary.empty() ? "" : "; ") + name;
+  return summary;
+}
 
 const Ops& ops_for(Device device) {
   static const Ops kCpu{.name = "cpu",
@@ -43,6 +84,7 @@ const Ops& ops_for(Device device) {
                               .rank = reference::rank,
                               .accumulate_losses = reference::accumulate_losses,
                               .set_losses = reference::set_losses};
+  if (device == Device::cuda) return cuda_ops();
   return device == Device::cpu ? kCpu : kReference;
 }
 

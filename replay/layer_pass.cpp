@@ -204,24 +204,28 @@ class SampleCurves::Pass {
   void measure(const LayerData& data, Rows rows, std::vector<RankedLayer>& ranked) const {
     const LayerShape shape = data.features.shape;
     const View attention = rows == Rows::judged ? data.judged.view() : observed_window(data, plan_.observed_rows);
-    if (attention.rows == 0) return;
+    if (attention.rows == 0 || ranked.empty()) return;
     const auto heads = static_cast<std::size_t>(shape.kv_heads);
+    // [head][ranked]
     std::vector<LossCurves> sums(ranked.size() * heads, LossCurves(data.features.tokens));
-    parallel_for(static_cast<std::int64_t>(sums.size()), threads_, [&](std::int64_t task) {
-      const auto index = static_cast<std::size_t>(task);
-      const auto g = static_cast<std::int64_t>(index % heads);
+    const std::size_t together = ops_.rankings_together ? ranked.size() : 1;
+    const std::size_t calls = ranked.size() / together;  // of a head
+    parallel_for(static_cast<std::int64_t>(calls * heads), threads_, [&](std::int64_t task) {
+      const std::size_t first = static_cast<std::size_t>(task) % calls * together;
+      const std::size_t head = static_cast<std::size_t>(task) / calls;
+      const auto g = static_cast<std::int64_t>(head);
+      std::vector<std::span<const std::uint32_t>> rankings;
+      for (std::size_t v = first; v < first + together; ++v) rankings.push_back(ranked[v].ranked.ranking.head(g));
       ops_.accumulate_losses({attention.head_range(g * shape.group(), shape.group()),
-                              data.values.view().row_range(0, attention.columns).head_range(g, 1),
-                              ranked[index / heads].ranked.ranking.head(g)},
-                             sums[index]);
+                              data.values.view().row_range(0, attention.columns).head_range(g, 1), rankings},
+                             std::span(sums).subspan(head * ranked.size() + first, together));
     });
     for (std::size_t v = 0; v < ranked.size(); ++v) {
-      const auto first = sums.begin() + static_cast<std::ptrdiff_t>(v * heads);
-      const auto last = first + static_cast<std::ptrdiff_t>(heads);
-      const double energy =
-          std::accumulate(first, last, 0.0, [](double sum, const LossCurves& c) { return sum + c.energy; });
-      std::transform(first, last, std::back_inserter(rows == Rows::judged ? ranked[v].judged : ranked[v].observed),
-                     [&](const LossCurves& c) { return to_losses(c, energy); });
+      double energy = 0;
+      for (std::size_t g = 0; g < heads; ++g) energy += sums[g * ranked.size() + v].energy;
+      for (std::size_t g = 0; g < heads; ++g)
+        (rows == Rows::judged ? ranked[v].judged : ranked[v].observed)
+            .push_back(to_losses(sums[g * ranked.size() + v], energy));
     }
   }
 

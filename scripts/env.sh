@@ -1,7 +1,7 @@
 # Where scripts/setup puts things and every other script finds them. Sourced, not run.
 DEPTHKV_CACHE=${DEPTHKV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/depthkv}
 
-DEPTHKV_PYTHON_PACKAGES=(h5py==3.14.0 numpy==2.2.6 hdf5plugin==6.0.0 xxhash==3.6.0)
+DEPTHKV_PYTHON_PACKAGES=(h5py==3.14.0 numpy==2.2.6 hdf5plugin==6.0.0 xxhash==3.6.0 nvidia-cuda-cccl==13.0.85)
 DEPTHKV_PYTHON_ENV=$DEPTHKV_CACHE/python
 DEPTHKV_PYTHON=$DEPTHKV_PYTHON_ENV/bin/python
 

@@ -55,12 +55,12 @@ std::optional<Metric> metric_named(std::string_view name);
 std::vector<std::string> replay_metric_names();  // all of them, in order
 bool higher_is_better(Metric metric);
 
-// One KV head and a tile of query rows. Rows see keys [0,
-// attention.columns); only the first ranking.size() can be pruned.
+// One KV head, a tile of query rows and any number of rankings of its entries. Rows see keys [0, attention.columns);
+// only the first n, which all rankings order, can be pruned.
 struct LossInput {
-  View attention;                          // [G, R, T], rows that sum to 1
-  View values;                             // [1, T, d]
-  std::span<const std::uint32_t> ranking;  // best first, a permutation of [0, n), n <= T
+  View attention;                                              // [G, R, T], rows that sum to 1
+  View values;                                                 // [1, T, d]
+  std::span<const std::span<const std::uint32_t>> rankings{};  // best first, permutations of [0, n), n <= T
 };
 
 // Sums over (query head, row) of one KV head, at kept = 0 .. n. Kept set S = ranking[0, kept) and every position >= n.

@@ -53,9 +53,10 @@ struct HalfRows {
     assert(head >= 0 && head < heads && row >= 0 && row < rows);
     return {data + row * row_stride + head * columns, static_cast<std::size_t>(columns)};
   }
-  HalfRows head(std::int64_t head) const {
-    assert(head >= 0 && head < heads);
-    return {data + head * columns, 1, rows, columns, row_stride};
+  HalfRows head(std::int64_t head) const { return head_range(head, 1); }
+  HalfRows head_range(std::int64_t first, std::int64_t count) const {
+    assert(first >= 0 && count >= 0 && first + count <= heads);
+    return {data + first * columns, count, rows, columns, row_stride};
   }
   HalfRows first_rows(std::int64_t count) const {
     assert(count >= 0 && count <= rows);

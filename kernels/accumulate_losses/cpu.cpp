@@ -19,10 +19,10 @@ constexpr std::size_t kStretch = 128;  // keys
 
 class Walk {
  public:
-  Walk(const LossInput& input, LossCurves& curves)
+  Walk(const LossInput& input, std::span<const std::uint32_t> ranking, LossCurves& curves)
       : curves_(curves),
         keys_(static_cast<std::size_t>(input.attention.columns)),
-        priced_(keys_ - input.ranking.size()),
+        priced_(keys_ - ranking.size()),
         strips_((static_cast<std::size_t>(input.values.columns) + kWalkWidth - 1) / kWalkWidth),
         values_(strips_ * keys_ * kWalkWidth),
         attention_(keys_ * kWalkRows),
@@ -31,8 +31,8 @@ class Walk {
         full_(strips_ * kOctets * kSums),
         sums_(full_.size()) {
     order_.reserve(keys_);
-    for (auto j = static_cast<std::uint32_t>(input.ranking.size()); j < keys_; ++j) order_.push_back(j);
-    order_.insert(order_.end(), input.ranking.begin(), input.ranking.end());
+    for (auto j = static_cast<std::uint32_t>(ranking.size()); j < keys_; ++j) order_.push_back(j);
+    order_.insert(order_.end(), ranking.begin(), ranking.end());
     gather_values(input.values);
   }
 
@@ -131,12 +131,16 @@ class Walk {
   std::array<float, kStretch * kWalkLanes> losses_{};
 };
 
-}  // namespace
-
-void accumulate_losses(const LossInput& input, LossCurves& curves) {
-  Walk walk(input, curves);
+void walk_ranking(const LossInput& input, std::span<const std::uint32_t> ranking, LossCurves& curves) {
+  Walk walk(input, ranking, curves);
   for_row_blocks(input.attention, [&](std::span<const float* const> rows) { walk.add(rows); });
   walk.add_mass(input.attention);
+}
+
+}  // namespace
+
+void accumulate_losses(const LossInput& input, std::span<LossCurves> curves) {
+  for (std::size_t i = 0; i < curves.size(); ++i) walk_ranking(input, input.rankings[i], curves[i]);
 }
 
 }  // namespace depthkv::cpu

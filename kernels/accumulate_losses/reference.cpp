@@ -16,8 +16,9 @@ struct Sum {
   }
 };
 
-void accumulate_row(const LossInput& input, std::span<const float> row, LossCurves& curves) {
-  const std::size_t n = input.ranking.size();
+void accumulate_row(const LossInput& input, std::span<const std::uint32_t> ranking, std::span<const float> row,
+                    LossCurves& curves) {
+  const std::size_t n = ranking.size();
   const auto d = static_cast<std::size_t>(input.values.columns);
   const auto value = [&](std::size_t j) { return input.values.row(0, static_cast<std::int64_t>(j)); };
   Sum full{0, std::vector<double>(d)};
@@ -33,16 +34,19 @@ void accumulate_row(const LossInput& input, std::span<const float> row, LossCurv
       const double o = kept.mass > kNoMass ? kept.weighted[c] / kept.mass : 0.0;
       curves.error[k] += (o - full.weighted[c]) * (o - full.weighted[c]);
     }
-    kept.add(row[input.ranking[k]], value(input.ranking[k]));
+    kept.add(row[ranking[k]], value(ranking[k]));
   }
   curves.mass[n] += 1;
 }
 
 }  // namespace
 
-void accumulate_losses(const LossInput& input, LossCurves& curves) {
-  for (std::int64_t h = 0; h < input.attention.heads; ++h) {
-    for (std::int64_t r = 0; r < input.attention.rows; ++r) accumulate_row(input, input.attention.row(h, r), curves);
+void accumulate_losses(const LossInput& input, std::span<LossCurves> curves) {
+  for (std::size_t i = 0; i < curves.size(); ++i) {
+    for (std::int64_t h = 0; h < input.attention.heads; ++h) {
+      for (std::int64_t r = 0; r < input.attention.rows; ++r)
+        accumulate_row(input, input.rankings[i], input.attention.row(h, r), curves[i]);
+    }
   }
 }
 

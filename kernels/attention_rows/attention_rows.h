@@ -24,5 +24,9 @@ Tensor attention_rows(const View& queries, const View& keys, std::span<const std
 namespace cpu {
 Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec);
 }
+namespace cuda {
+// The CPU's bits: scores made of rows rank entries the same way.
+Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec);
+}  // namespace cuda
 
 }  // namespace depthkv

@@ -34,6 +34,9 @@ struct DeviceAttention {
 // Exponentials in float, sums in double in one order: the same bits from run to run. d is a multiple of 16, vectors
 // begin at multiples of 16 bytes. Throws Error if they don't, or if a launch fails.
 void attention_sums(const DeviceAttention& in, SoftmaxSpec spec, float* normalisers, double* sums, void* stream);
+// Of host memory.
+void attention_sums(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec,
+                    std::span<double> sums);
 }  // namespace cuda
 
 }  // namespace depthkv

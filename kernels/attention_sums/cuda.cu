@@ -5,6 +5,7 @@
 #include "depthkv/error.h"
 #include "kernels/attention_sums/attention_sums.h"
 #include "kernels/attention_sums/device.cuh"
+#include "kernels/device_lane.h"
 
 namespace depthkv::cuda {
 namespace {
@@ -44,10 +45,30 @@ void attention_sums(const DeviceAttention& in, SoftmaxSpec spec, float* normalis
                              static_cast<float>(spec.scale),
                              static_cast<float>(spec.softcap)};
   const auto heads = static_cast<unsigned>(in.queries.heads);
-  launch({.grid = {blocks_for(block.rows), heads}, .block = {kSumThreads}, .stream = stream}, row_normalisers_kernel,
+  launch({.grid = {blocks_for(block.rows), heads}, .block = {kTileThreads}, .stream = stream}, row_normalisers_kernel,
          block, normalisers);
-  launch({.grid = {blocks_for(block.first + block.rows), heads}, .block = {kSumThreads}, .stream = stream},
+  launch({.grid = {blocks_for(block.first + block.rows), heads}, .block = {kTileThreads}, .stream = stream},
          key_sums_kernel, block, normalisers, sums, in.keys.rows);
+}
+
+void attention_sums(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec,
+                    std::span<double> sums) {
+  if (queries.rows == 0) return;
+  const std::int64_t columns = (keys.columns + kChunk - 1) / kChunk * kChunk;
+  in_parts(keys.heads, 1, [&](Lane& lane, std::int64_t head, std::int64_t heads) {
+    const std::int64_t group = queries.heads / keys.heads;
+    const View own = queries.head_range(head * group, heads * group);
+    DeviceAttention in{own, {}, first};
+    in.queries = {lane.upload(own, columns), own.heads, own.rows, columns, own.rows * columns, columns};
+    in.keys = {lane.upload(keys.head_range(head, heads), columns), heads, keys.rows, columns, heads * columns};
+    const auto part = sums.subspan(static_cast<std::size_t>(head * group * keys.rows),
+                                   static_cast<std::size_t>(heads * group * keys.rows));
+    double* there = lane.upload(std::span<const double>(part));
+    attention_sums(in, spec, lane.room<float>(static_cast<std::size_t>(own.heads * own.rows)), there, lane.stream());
+    const auto added = lane.download(there, part.size());
+    lane.wait();
+    std::ranges::copy(added, part.begin());
+  });
 }
 
 }  // namespace depthkv::cuda

@@ -15,5 +15,8 @@ Ranking rank(const View& scores, Protect protect);
 namespace cpu {
 Ranking rank(const View& scores, Protect protect);
 }
+namespace cuda {
+Ranking rank(const View& scores, Protect protect);
+}
 
 }  // namespace depthkv

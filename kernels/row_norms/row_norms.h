@@ -13,5 +13,9 @@ Tensor row_norms(const View& rows, Norm norm);
 namespace cpu {
 Tensor row_norms(const View& rows, Norm norm);
 }
+namespace cuda {
+// The CPU's bits.
+Tensor row_norms(const View& rows, Norm norm);
+}  // namespace cuda
 
 }  // namespace depthkv

@@ -16,5 +16,8 @@ SetLosses set_losses(const SetInput& input);
 namespace cpu {
 SetLosses set_losses(const SetInput& input);
 }
+namespace cuda {
+SetLosses set_losses(const SetInput& input);
+}
 
 }  // namespace depthkv

@@ -14,11 +14,15 @@
 #include "depthkv/error.h"
 #include "kernels/simt/block.h"
 #include "kernels/simt/guarded.h"
+#include "kernels/simt/streams.h"
 
 namespace depthkv::simt {
 namespace {
 
 Schedule current_schedule;
+std::size_t device_bytes = std::size_t{80} << 30U;
+// Of launches and allocations.
+std::mutex device_guard;
 
 // Blocks with their stacks are kept from launch to launch: making 1,024 stacks takes longer than most kernels.
 std::vector<std::unique_ptr<Block>>& pool() {
@@ -99,6 +103,8 @@ std::uint64_t ask(const Request& request) {
 
 void run(const Launch& launch, void (*body)(const void*), const void* arguments) {
   check_launch(launch);
+  catch_up(launch.stream);
+  const std::scoped_lock lock(device_guard);
   const dim3 grid = launch.grid;
   const auto order = order_of_blocks(static_cast<std::uint64_t>(grid.x) * grid.y * grid.z, current_schedule.seed);
   const auto workers = std::min(order.size(), static_cast<std::size_t>(std::max(1, current_schedule.workers)));
@@ -127,11 +133,13 @@ void run(const Launch& launch, void (*body)(const void*), const void* arguments)
 
 void* allocate(std::size_t bytes) {
   char* memory = guard(static_cast<char*>(::operator new(guarded_bytes(bytes), std::align_val_t(64))), bytes);
+  const std::scoped_lock lock(device_guard);
   allocations().emplace(memory, bytes);
   return memory;
 }
 
 void release(void* memory) noexcept {
+  const std::scoped_lock lock(device_guard);
   const auto found = allocations().find(memory);
   if (found == allocations().end()) return;
   char* at = static_cast<char*>(memory);
@@ -139,5 +147,15 @@ void release(void* memory) noexcept {
   allocations().erase(found);
   ::operator delete(at - kGuardBytes, std::align_val_t(64));
 }
+
+MemoryLeft memory_left() {
+  const std::scoped_lock lock(device_guard);
+  std::size_t used = 0;
+  for (const auto& [memory, bytes] : allocations()) used += bytes;
+  return {used > device_bytes ? 0 : device_bytes - used, device_bytes};
+}
+
+WithMemory::WithMemory(std::size_t bytes) : before_(std::exchange(device_bytes, bytes)) {}
+WithMemory::~WithMemory() { device_bytes = before_; }
 
 }  // namespace depthkv::simt

@@ -26,7 +26,7 @@ struct Schedule {
   int workers = 2;  // threads of the operating system; under ThreadSanitizer races between blocks need two
 };
 
-// Launches follow `schedule` while this lives. Tests launch from one thread at a time.
+// Launches follow `schedule` while this lives. Launches of several threads take turns.
 class WithSchedule {
  public:
   explicit WithSchedule(Schedule schedule);
@@ -56,6 +56,7 @@ struct Launch {
   dim3 grid;
   dim3 block;
   std::size_t shared_bytes = 0;
+  void* stream = nullptr;
   std::source_location where;
 };
 // Calls body(arguments) once per thread of the grid; returns when all have ended. Throws Error if the launch isn't one
@@ -65,5 +66,23 @@ void run(const Launch& launch, void (*body)(const void*), const void* arguments)
 // Host memory that plays a device's: not a number until written, checked for writes past its ends after each launch.
 void* allocate(std::size_t bytes);
 void release(void* memory) noexcept;
+// What a device of the current size has left; see WithMemory.
+struct MemoryLeft {
+  std::size_t free = 0;
+  std::size_t total = 0;
+};
+MemoryLeft memory_left();
+
+// The device has so many bytes while this lives, those in use included.
+class WithMemory {
+ public:
+  explicit WithMemory(std::size_t bytes);
+  WithMemory(const WithMemory&) = delete;
+  WithMemory& operator=(const WithMemory&) = delete;
+  ~WithMemory();
+
+ private:
+  std::size_t before_;
+};
 
 }  // namespace depthkv::simt

@@ -120,4 +120,13 @@ struct KernelInputs {
   }
 };
 
+// What one ranking costs.
+inline LossCurves losses(const Ops& ops, const View& attention, const View& values,
+                         std::span<const std::uint32_t> ranking) {
+  LossCurves curves(static_cast<std::int64_t>(ranking.size()));
+  const std::span<const std::uint32_t> rankings[] = {ranking};
+  ops.accumulate_losses({attention, values, rankings}, {&curves, 1});
+  return curves;
+}
+
 }  // namespace depthkv

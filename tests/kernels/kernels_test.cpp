@@ -174,12 +174,9 @@ TEST_P(KernelTest, AccumulateLosses) {
   std::iota(ranking.begin(), ranking.end(), 0U);
   std::shuffle(ranking.begin(), ranking.end(), std::mt19937_64(3));
   for (int g = 0; g < c.kv_heads; ++g) {
-    const LossInput input{in_.attention.view().head_range(g * c.group, c.group), in_.values.view().head_range(g, 1),
-                          ranking};
-    LossCurves a(tokens);
-    LossCurves b(tokens);
-    fast().accumulate_losses(input, a);
-    slow().accumulate_losses(input, b);
+    const View attention = in_.attention.view().head_range(g * c.group, c.group);
+    const LossCurves a = losses(fast(), attention, in_.values.view().head_range(g, 1), ranking);
+    const LossCurves b = losses(slow(), attention, in_.values.view().head_range(g, 1), ranking);
     ASSERT_EQ(a.rows, b.rows);
     EXPECT_EQ(a.rows, c.group * c.rows);
     EXPECT_NEAR(a.energy, b.energy, 1e-5 * (1 + b.energy));
@@ -194,14 +191,37 @@ TEST_P(KernelTest, AccumulateLosses) {
   }
 }
 
+TEST_P(KernelTest, RankingsTogetherAreRankingsOneByOne) {
+  const KernelCase& c = GetParam();
+  std::vector<std::vector<std::uint32_t>> orders(3, std::vector<std::uint32_t>(static_cast<std::size_t>(c.tokens)));
+  std::mt19937_64 random(9);
+  for (auto& order : orders) {
+    std::iota(order.begin(), order.end(), 0U);
+    std::shuffle(order.begin(), order.end(), random);
+  }
+  const std::vector<std::span<const std::uint32_t>> rankings(orders.begin(), orders.end());
+  const View attention = in_.attention.view().head_range(0, c.group);
+  const View values = in_.values.view().head_range(0, 1);
+  for (const Ops* ops : {&slow(), &fast()}) {
+    std::vector<LossCurves> together(orders.size(), LossCurves(c.tokens));
+    ops->accumulate_losses({attention, values, rankings}, together);
+    for (std::size_t i = 0; i < orders.size(); ++i) {
+      const LossCurves alone = losses(*ops, attention, values, orders[i]);
+      EXPECT_EQ(together[i].mass, alone.mass);
+      EXPECT_EQ(together[i].error, alone.error);
+      EXPECT_EQ(together[i].energy, alone.energy);
+      EXPECT_EQ(together[i].rows, alone.rows);
+    }
+  }
+}
+
 // The curve at k is what removing the other entries and renormalising gives.
 TEST_P(KernelTest, LossesAreThoseOfTheSetItself) {
   const KernelCase& c = GetParam();
   std::vector<std::uint32_t> ranking(static_cast<std::size_t>(c.tokens));
   std::iota(ranking.rbegin(), ranking.rend(), 0U);
-  LossCurves curves(c.tokens);
-  fast().accumulate_losses({in_.attention.view().head_range(0, c.group), in_.values.view().head_range(0, 1), ranking},
-                           curves);
+  const LossCurves curves =
+      losses(fast(), in_.attention.view().head_range(0, c.group), in_.values.view().head_range(0, 1), ranking);
   for (const std::size_t k : {ranking.size() / 3, ranking.size() / 2, ranking.size()}) {
     double mass = 0;
     double error = 0;
@@ -241,8 +261,7 @@ TEST_P(KernelTest, SetLosses) {
   for (int g = 0; g < c.kv_heads; ++g) {
     const View attention = in_.attention.view().head_range(g * c.group, c.group);
     const View values = in_.values.view().head_range(g, 1);
-    LossCurves curves(tokens);
-    slow().accumulate_losses({attention, values, ranking}, curves);
+    const LossCurves curves = losses(slow(), attention, values, ranking);
     for (std::size_t k : {std::size_t{0}, std::size_t{1}, ranking.size() / 3, ranking.size() / 2, ranking.size()}) {
       k = std::min(k, ranking.size());
       std::vector<std::uint32_t> kept(ranking.begin(), ranking.begin() + static_cast<std::ptrdiff_t>(k));
@@ -348,13 +367,12 @@ RC_GTEST_PROP(AccumulateLossesProperty, CallsAddUp, ()) {
   const KernelInputs in(c, *rc::gen::arbitrary<std::uint64_t>());
   std::vector<std::uint32_t> ranking(static_cast<std::size_t>(*rc::gen::inRange<std::int64_t>(1, c.tokens)));
   std::iota(ranking.begin(), ranking.end(), 0U);
-  LossCurves together(static_cast<std::int64_t>(ranking.size()));
-  LossCurves apart = together;
-  LossCurves reference = together;
-  fast().accumulate_losses({in.attention.view(), in.values.view(), ranking}, together);
-  slow().accumulate_losses({in.attention.view(), in.values.view(), ranking}, reference);
+  const LossCurves together = losses(fast(), in.attention.view(), in.values.view(), ranking);
+  const LossCurves reference = losses(slow(), in.attention.view(), in.values.view(), ranking);
+  LossCurves apart(static_cast<std::int64_t>(ranking.size()));
+  const std::span<const std::uint32_t> rankings[] = {ranking};
   for (std::int64_t r = 0; r < c.rows; ++r)
-    fast().accumulate_losses({in.attention.view().row_range(r, 1), in.values.view(), ranking}, apart);
+    fast().accumulate_losses({in.attention.view().row_range(r, 1), in.values.view(), rankings}, {&apart, 1});
   RC_ASSERT(together.rows == apart.rows);
   for (std::size_t k = 0; k < together.mass.size(); ++k) {
     RC_ASSERT(std::abs(together.mass[k] - apart.mass[k]) <= 1e-5 * static_cast<double>(1 + together.rows));
