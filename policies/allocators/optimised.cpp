@@ -3,7 +3,7 @@
 // Minimises sum over layers of sensitivity_l * loss_l(b_l) (exact where losses are convex, else on their envelopes);
 // then `shrink` of the budget is shared evenly and the rest follows the minimum.
 //   file=importance.json  learnt: sensitivities and output errors that `depthkv importance` measured on other samples,
-//                         on the model and on judged rows (docs/decisions/015); shrink is 0 then
+//                         on the model and on judged rows (docs/decisions/017); shrink is 0 then
 //   otherwise             the sample's own losses (`metric`) on observed rows, split over heads as the head allocator
 //                         in force does; sensitivities from a list, a file with a line per layer, or
 //                         1 + depth_weight * l / (L - 1), since an error made late has fewer layers behind it to be
