@@ -32,7 +32,7 @@ bool looks_at_curves(const ResultTable& table, std::size_t policy) {
   return layers == "depthkv" || layers == "optimised" || layers == "oracle" || heads == "oracle";
 }
 
-struct Run {
+struct Replayed {
   ResultTable table;
   std::map<std::string, std::vector<std::vector<std::uint32_t>>> kept;  // of policies that look at scores alone
   std::string csv;
@@ -60,11 +60,11 @@ class DeviceReplay : public testing::Test {
       if (scorer.name == "snapkv" || scorer.name == "dropkv") scorer.params["window"] = std::int64_t{16};
   }
 
-  Run run(Device device, int threads) {
+  Replayed run(Device device, int threads) {
     ReplayPlan plan = plan_;
     plan.device = device;
     plan.threads = threads;
-    Run run;
+    Replayed run;
     ReplayWatch watch;
     watch.kept = [&](const Sample& sample, const ResultTable& table, std::size_t policy, std::size_t keep, int layer,
                      const std::vector<std::vector<std::uint32_t>>& kept) {
@@ -86,8 +86,8 @@ class DeviceReplay : public testing::Test {
 };
 
 TEST_F(DeviceReplay, KeepsWhatTheCpuKeepsAndMeasuresWhatItMeasures) {
-  const Run cpu = run(Device::cpu, 1);
-  const Run cuda = run(Device::cuda, 2);
+  const Replayed cpu = run(Device::cpu, 1);
+  const Replayed cuda = run(Device::cuda, 2);
   EXPECT_FALSE(cuda.table.any_skipped());
   EXPECT_GT(cpu.kept.size(), 100U);
   EXPECT_EQ(cuda.kept, cpu.kept);
