@@ -3,7 +3,6 @@
 #pragma once
 #include <cuda_runtime.h>
 
-#include <cstddef>
 #include <source_location>
 #include <string>
 
@@ -16,19 +15,5 @@ inline void check(cudaError_t status, std::source_location where = std::source_l
   throw Error(std::string("CUDA: ") + cudaGetErrorString(status) + " (" + where.file_name() + ":" +
               std::to_string(where.line()) + ")");
 }
-
-// Floats on the device, freed with the object.
-class DeviceFloats {
- public:
-  explicit DeviceFloats(std::size_t count) { check(cudaMalloc(&data_, count * sizeof(float))); }
-  DeviceFloats(const DeviceFloats&) = delete;
-  DeviceFloats& operator=(const DeviceFloats&) = delete;
-  ~DeviceFloats() { cudaFree(data_); }
-
-  float* data() const { return data_; }
-
- private:
-  float* data_ = nullptr;
-};
 
 }  // namespace depthkv::cuda

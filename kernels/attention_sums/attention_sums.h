@@ -31,8 +31,8 @@ struct DeviceAttention {
 };
 // normalisers [H, R] is scratch, sums [H][T] is added to; both in device memory. Asynchronous on `stream`, a
 // cudaStream_t; nothing is copied and nothing allocated, so that it may run between two of the engine's operations.
-// Exponentials in float, sums in double in rising order of rows: the same bits from run to run. Throws Error if a
-// launch fails.
+// Exponentials in float, sums in double in one order: the same bits from run to run. d is a multiple of 16, vectors
+// begin at multiples of 16 bytes. Throws Error if they don't, or if a launch fails.
 void attention_sums(const DeviceAttention& in, SoftmaxSpec spec, float* normalisers, double* sums, void* stream);
 }  // namespace cuda
 

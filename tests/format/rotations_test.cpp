@@ -5,12 +5,14 @@
 #include <hdf5.h>
 
 #include <cmath>
+#include <complex>
 #include <cstdlib>
 #include <limits>
 
 #include "depthkv/error.h"
 #include "depthkv/registry.h"
 #include "depthkv/replay.h"
+#include "replay/features.h"
 #include "support/command.h"
 #include "support/scratch.h"
 #include "support/synthetic_trace.h"
@@ -28,6 +30,13 @@ SyntheticTrace rotated_trace() {
   options.rotations = {{{1, 0.1, 0.01, 0.0001234567890123}, 1}, {{0.5, 0}, 1.25}, {}};
   options.moments = true;
   options.all_queries = true;
+  return options;
+}
+
+// Moments follow from the rotation, which must be one for that.
+SyntheticTrace without_moments() {
+  SyntheticTrace options = rotated_trace();
+  options.moments = false;
   return options;
 }
 
@@ -83,6 +92,32 @@ TEST_F(Rotations, AreReadByH5py) {
   EXPECT_EQ(result.exit_code, 0) << result.errors;
 }
 
+TEST_F(Rotations, ReachThePolicies) {
+  const SyntheticTrace options = rotated_trace();
+  const Trace trace = Trace::open(write_synthetic_trace(scratch_.path(), options));
+  LoadRequest request;
+  request.needs = needs({Feature::unrotated_keys});
+  for (int layer = 0; layer < 3; ++layer) {
+    const LayerData data = load_layer(trace, layer, request, ops_for(Device::cpu));
+    const LayerRotation& rotation = options.rotations[static_cast<std::size_t>(layer)];
+    EXPECT_EQ(data.features.rotary.frequencies, rotation.frequencies);
+    EXPECT_EQ(data.features.rotary.magnitude, rotation.magnitude);
+    const View& keys = data.features.keys;
+    const auto pairs = rotation.frequencies.size();
+    for (std::int64_t j = 0; j < keys.rows; ++j)
+      for (std::size_t c = 0; c < pairs; ++c) {
+        const std::complex<double> turned(double{keys.row(1, j)[c]}, double{keys.row(1, j)[c + pairs]});
+        const std::complex<double> back =
+            turned / std::polar(rotation.magnitude, static_cast<double>(j) * rotation.frequencies[c]);
+        ASSERT_NEAR(data.features.unrotated_keys.row(1, j)[c], back.real(), 1e-5) << layer << ", " << j;
+        ASSERT_NEAR(data.features.unrotated_keys.row(1, j)[c + pairs], back.imag(), 1e-5) << layer << ", " << j;
+      }
+    for (std::int64_t j = 0; j < keys.rows; ++j)
+      for (std::size_t c = 2 * pairs; c < 8; ++c)
+        ASSERT_EQ(data.features.unrotated_keys.row(1, j)[c], keys.row(1, j)[c]);
+  }
+}
+
 // Sets recorded before and after rotations were, or beyond Phi-3's short context.
 TEST_F(Rotations, MayDifferWithinASet) {
   SyntheticTrace options = rotated_trace();
@@ -105,23 +140,23 @@ TEST_F(Rotations, MayDifferWithinASet) {
 TEST_F(Rotations, ThatCannotBeAreErrors) {
   const double values[] = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -0.5};
   for (const double x : values) {
-    SyntheticTrace options = rotated_trace();
+    SyntheticTrace options = without_moments();
     options.rotations[0].frequencies[2] = x;
     EXPECT_THAT(complaint(options), HasSubstr("rotary_frequencies: expected finite numbers, 0 or more")) << x;
-    options = rotated_trace();
+    options = without_moments();
     options.rotations[2].magnitude = x;
     EXPECT_THAT(complaint(options), HasSubstr("rotary_magnitudes: expected finite numbers above 0")) << x;
   }
-  SyntheticTrace options = rotated_trace();
+  SyntheticTrace options = without_moments();
   options.rotations[1].magnitude = 0;
   EXPECT_THAT(complaint(options), HasSubstr("rotary_magnitudes"));
-  options = rotated_trace();
+  options = without_moments();
   options.rotations.pop_back();
   EXPECT_THAT(complaint(options), HasSubstr("rotary_dimensions: 2 of them for 3 layers"));
-  options = rotated_trace();
+  options = without_moments();
   options.rotations[0].frequencies.resize(5);
   EXPECT_THAT(complaint(options), HasSubstr("rotary_dimensions: 10 in layer 0, expected an even number up to 8"));
-  options = rotated_trace();
+  options = without_moments();
   options.rotary_layout = "spiral";
   EXPECT_THAT(complaint(options), HasSubstr("rotary_layout: \"spiral\""));
 }

@@ -35,6 +35,33 @@ inline constexpr KernelCase kTestCases[] = {
     {"wide", 1, 4, 257, 33, 80},
 };
 
+// For device code: sizes around its tiles and blocks (16 dimensions; 32 and 64 vectors; 256 columns), heads as models
+// have them, several warps, and a long one.
+inline constexpr KernelCase kDeviceCases[] = {
+    {"one_token", 1, 1, 1, 1, 64},
+    {"one_token_many_heads", 3, 2, 1, 1, 80},
+    {"no_rows", 2, 2, 16, 0, 64},
+    {"one_row", 1, 2, 100, 1, 128},
+    {"one_head", 1, 1, 37, 11, 16},
+    {"one_more_than_a_tile", 1, 1, 33, 33, 64},
+    {"a_tile", 1, 1, 32, 32, 64},
+    {"one_less_than_a_tile", 2, 1, 31, 31, 32},
+    {"a_block", 1, 3, 64, 64, 64},
+    {"one_more_than_a_block", 1, 2, 65, 65, 96},
+    {"one_less_than_a_block", 2, 2, 63, 63, 80},
+    {"rows_of_two_blocks", 1, 1, 160, 129, 48},
+    {"ragged", 3, 3, 131, 17, 112},
+    {"wide", 1, 4, 257, 33, 80},
+    {"columns_of_a_block", 2, 1, 256, 5, 128},
+    {"columns_of_three_blocks", 1, 1, 513, 70, 64},
+    {"gemma", 1, 8, 300, 24, 256},
+    {"phi", 2, 4, 200, 50, 96},
+    {"smollm2", 3, 3, 1024, 24, 64},
+    {"llama3", 2, 4, 700, 65, 128},
+    {"long", 1, 1, 16384, 7, 64},
+    {"long_and_wide", 1, 1, 16411, 3, 256},
+};
+
 // A layer of Llama-3.2-1B (32 heads, d 64) and one of Llama-3-70B (64 heads, d 128), with as many rows as replay judges
 // at once.
 inline constexpr KernelCase kBenchCases[] = {

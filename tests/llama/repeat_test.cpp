@@ -90,11 +90,13 @@ TEST_P(TinyRepeat, MaximaAreThoseOfPlainLoops) {
     for (int layer = 0; layer < static_cast<int>(card.layers.size()); ++layer) {
       const auto expected = repeats_by_hand(card, layer, kSegments, repetition, fed);
       auto next = expected.begin();
-      for (const Repeat repeat : kRepeats)
-        for (const float x : trace.repeat_max(layer, repeat, Cut::prompt).values()) {
+      for (const Repeat repeat : kRepeats) {
+        const Tensor found = trace.repeat_max(layer, repeat, Cut::prompt);
+        for (const float x : found.values()) {
           ASSERT_NEAR(x, *next, 1e-5) << to_string(repeat) << ", layer " << layer << ' ' << next - expected.begin();
           ++next;
         }
+      }
       EXPECT_EQ(next, expected.end());
     }
   }
