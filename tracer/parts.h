@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of the context and of the rest of the prompt are added up apart: the later cut's statistic is both together.
+// Blocks by head and by part of the prompt. Rows of the context and of the rest of the prompt are added up apart: the
+// later cut's statistic is both together.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
-#include "depthkv/trace.h"
+#include "depthkv/model.h"
 
 namespace depthkv {
+
+// A block's vectors of d numbers, stored [row][head][d], by head.
+inline View by_head(const LayerBlock& block, std::int64_t heads, std::int64_t d) {
+  return {block.data.data(), heads, block.rows, d, d, heads * d};
+}
 
 inline constexpr std::size_t kPromptParts = 2;
 

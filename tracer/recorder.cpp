@@ -29,12 +29,6 @@ Recorder::Recorder(TraceWriter& writer, const Model& model, const Segments& segm
                          Moments(shape(static_cast<int>(l)).query_heads, shape(static_cast<int>(l)).head_dim));
 }
 
-// Rows stored [row][head][d].
-View Recorder::by_head(const LayerBlock& block, std::int64_t heads) const {
-  const std::int64_t d = shape(block.layer).head_dim;
-  return {block.data.data(), heads, block.rows, d, d, heads * d};
-}
-
 void Recorder::take(const LayerBlock& block) {
   if (block.channel == Channel::attention) {
     const View rows{block.data.data(), shape(block.layer).query_heads, block.rows,
@@ -57,7 +51,7 @@ void Recorder::take_matrix(int layer, std::int64_t first, std::span<const View> 
 // Rows are kept only where the matrix is written.
 void Recorder::recompute_attention(const LayerBlock& block) {
   const LayerShape& heads = shape(block.layer);
-  const View queries = by_head(block, heads.query_heads);
+  const View queries = by_head(block, heads.query_heads, heads.head_dim);
   if (!options_.attention[to_size(block.layer)]) {
     if (column_sums_) column_sums_->add(block.layer, block.first, queries, block.cached_keys);
     return;
@@ -100,7 +94,7 @@ void Recorder::add_moments(const LayerBlock& block) {
 void Recorder::write_norms(const LayerBlock& block) {
   constexpr std::int64_t kRows = 96;  // of a thread at a time
   const std::int64_t heads = shape(block.layer).query_heads;
-  const View values = by_head(block, shape(block.layer).kv_heads);
+  const View values = by_head(block, shape(block.layer).kv_heads, shape(block.layer).head_dim);
   const Tensor weights = model_.output_projection(block.layer);
   scratch_.resize(to_size(block.rows * heads * 2));
   parallel_for((block.rows + kRows - 1) / kRows, options_.threads, [&](std::int64_t i) {

@@ -30,7 +30,6 @@ class Recorder {
  private:
   bool records(Channel channel) const { return options_.channels.contains(channel); }
   const LayerShape& shape(int layer) const { return model_.card().layers[static_cast<std::size_t>(layer)]; }
-  View by_head(const LayerBlock& block, std::int64_t heads) const;
   void take_matrix(int layer, std::int64_t first, std::span<const View> rows);
   void recompute_attention(const LayerBlock& queries);
   void add_moments(const LayerBlock& block);

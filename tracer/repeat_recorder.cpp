@@ -6,6 +6,7 @@
 
 #include "depthkv/ops.h"
 #include "kernels/parallel.h"
+#include "tracer/parts.h"
 
 namespace depthkv {
 namespace {
@@ -89,8 +90,7 @@ void RepeatRecorder::raise(int layer, Repeat repeat, std::int64_t position, std:
 
 void RepeatRecorder::take(std::size_t passage, const LayerBlock& block) {
   const LayerShape& shape = model_.layers[to_size(block.layer)];
-  const View queries{block.data.data(), shape.query_heads, block.rows,
-                     shape.head_dim,    shape.head_dim,    std::int64_t{shape.query_heads} * shape.head_dim};
+  const View queries = by_head(block, shape.query_heads, shape.head_dim);
   take_chunk(passage, block, queries);
   take_cache(passage, block, queries);
 }

@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
-#include <numeric>
 
 #include "kernels/attention_maxima/attention_maxima.h"
 #include "kernels/attention_rows/attention_rows.h"
-#include "kernels/half.h"
 
 namespace depthkv::reference {
 
 void attention_maxima(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec,
                       std::span<const float> weights, std::span<float> maxima) {
-  Tensor wide(keys.heads, keys.rows, keys.columns);
-  for (std::int64_t g = 0; g < keys.heads; ++g)
-    for (std::int64_t j = 0; j < keys.rows; ++j) from_half(keys.row(g, j), wide.row(g, j));
-  std::vector<std::int32_t> positions(static_cast<std::size_t>(queries.rows));
-  std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(first));
-  const Tensor rows = attention_rows(queries, wide.view(), positions, spec);
+  const Tensor rows = attention_rows(queries, keys, first, spec);
   const auto size = static_cast<std::size_t>(queries.heads * keys.rows);
   for (std::size_t w = 0; w * size < maxima.size(); ++w) {
     for (std::int64_t h = 0; h < queries.heads; ++h) {

@@ -20,7 +20,9 @@ inline std::size_t first_seen(std::size_t seen, SoftmaxSpec spec) {
 
 namespace reference {
 Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec);
-}
+// Cached keys [T, Hkv, d], rows at positions first, first + 1, ...: what attention_sums and attention_maxima reduce.
+Tensor attention_rows(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec);
+}  // namespace reference
 namespace cpu {
 Tensor attention_rows(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec spec);
 }

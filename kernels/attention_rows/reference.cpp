@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "kernels/attention_rows/attention_rows.h"
+#include "kernels/half.h"
 
 namespace depthkv::reference {
 
@@ -32,6 +34,15 @@ Tensor attention_rows(const View& queries, const View& keys, std::span<const std
     }
   }
   return rows;
+}
+
+Tensor attention_rows(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec) {
+  Tensor wide(keys.heads, keys.rows, keys.columns);
+  for (std::int64_t g = 0; g < keys.heads; ++g)
+    for (std::int64_t j = 0; j < keys.rows; ++j) from_half(keys.row(g, j), wide.row(g, j));
+  std::vector<std::int32_t> positions(static_cast<std::size_t>(queries.rows));
+  std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(first));
+  return attention_rows(queries, wide.view(), positions, spec);
 }
 
 }  // namespace depthkv::reference

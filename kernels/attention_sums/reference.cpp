@@ -1,20 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <numeric>
-
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/attention_sums/attention_sums.h"
-#include "kernels/half.h"
 
 namespace depthkv::reference {
 
 void attention_sums(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec,
                     std::span<double> sums) {
-  Tensor wide(keys.heads, keys.rows, keys.columns);
-  for (std::int64_t g = 0; g < keys.heads; ++g)
-    for (std::int64_t j = 0; j < keys.rows; ++j) from_half(keys.row(g, j), wide.row(g, j));
-  std::vector<std::int32_t> positions(static_cast<std::size_t>(queries.rows));
-  std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(first));
-  const Tensor rows = attention_rows(queries, wide.view(), positions, spec);
+  const Tensor rows = attention_rows(queries, keys, first, spec);
   for (std::int64_t h = 0; h < rows.heads(); ++h)
     for (std::int64_t r = 0; r < rows.rows(); ++r)
       for (std::int64_t j = 0; j < rows.columns(); ++j)
