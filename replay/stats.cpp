@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 namespace depthkv {
 namespace {
@@ -17,6 +18,11 @@ std::uint64_t next_random(std::uint64_t& state) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
   return x ^ (x >> 31);
+}
+
+// The high half of a product with the range (Lemire 2019): unbiased to 2^-32 for any realistic count.
+std::size_t below(std::size_t count, std::uint64_t& state) {
+  return static_cast<std::size_t>(((next_random(state) >> 32) * count) >> 32);
 }
 
 // Rank of each value, ties sharing the middle of theirs; from 1.
@@ -78,9 +84,12 @@ double spearman_rho(std::span<const double> x, std::span<const double> y) {
 
 std::vector<std::size_t> resample(std::size_t count, std::uint64_t& state) {
   std::vector<std::size_t> drawn(count);
-  // The high half of a product with the range (Lemire 2019): unbiased to 2^-32 for any realistic count.
-  for (std::size_t& index : drawn) index = static_cast<std::size_t>(((next_random(state) >> 32) * count) >> 32);
+  for (std::size_t& index : drawn) index = below(count, state);
   return drawn;
+}
+
+void shuffle(std::span<std::size_t> x, std::uint64_t& state) {
+  for (std::size_t i = x.size(); i > 1; --i) std::swap(x[i - 1], x[below(i, state)]);
 }
 
 double quantile(std::vector<double> x, double q) {
@@ -88,9 +97,9 @@ double quantile(std::vector<double> x, double q) {
   if (x.empty()) return kNone;
   std::sort(x.begin(), x.end());
   const double at = q * static_cast<double>(x.size() - 1);
-  const auto below = static_cast<std::size_t>(at);
-  const std::size_t above = std::min(below + 1, x.size() - 1);
-  return x[below] + (at - static_cast<double>(below)) * (x[above] - x[below]);
+  const auto floor = static_cast<std::size_t>(at);
+  const std::size_t ceiling = std::min(floor + 1, x.size() - 1);
+  return x[floor] + (at - static_cast<double>(floor)) * (x[ceiling] - x[floor]);
 }
 
 Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples) {
