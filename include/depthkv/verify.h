@@ -18,6 +18,9 @@ struct VerifyPlan {
   Metric rank_by = Metric::output_error;
   std::uint64_t seed = 1;     // of the control draw and the bootstrap
   std::int64_t max_new = 32;  // most tokens generated for a task score, 0: none
+  // Samples are drawn one by one until so many of the best at every keep are told from all others by paired 95 %
+  // intervals, or there are no more; 0: all of them.
+  std::int64_t stop_when_separate = 0;
 };
 
 struct Candidate {
