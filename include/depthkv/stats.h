@@ -9,6 +9,9 @@ namespace depthkv {
 
 double mean(std::span<const double> x);  // NaN when empty
 
+// Rank of each value, ties sharing the middle of theirs; from 1.
+std::vector<double> mid_ranks(std::span<const double> x);
+
 // Kendall's tau-b (ties corrected) and Spearman's rho (mid-ranks).
 // NaN when either side is constant or has fewer than 2 values.
 double kendall_tau_b(std::span<const double> x, std::span<const double> y);
