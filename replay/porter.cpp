@@ -95,11 +95,12 @@ std::string turn_y(std::string word) {
 
 // bli and logi are the author's corrections; fulli and what happens to alli are NLTK's.
 std::string shorten_double_suffix(std::string word) {
-  static constexpr Rule kRules[] = {
-      {"ational", "ate"}, {"tional", "tion"}, {"enci", "ence"},   {"anci", "ance"}, {"izer", "ize"},    {"bli", "ble"},
-      {"alli", "al"},     {"entli", "ent"},   {"eli", "e"},       {"ousli", "ous"}, {"ization", "ize"}, {"ation", "ate"},
-      {"ator", "ate"},    {"alism", "al"},    {"iveness", "ive"}, {"fulness", "ful"}, {"ousness", "ous"},
-      {"aliti", "al"},    {"iviti", "ive"},   {"biliti", "ble"},  {"fulli", "ful"}};
+  static constexpr Rule kRules[] = {{"ational", "ate"}, {"tional", "tion"}, {"enci", "ence"},   {"anci", "ance"},
+                                    {"izer", "ize"},    {"bli", "ble"},     {"alli", "al"},     {"entli", "ent"},
+                                    {"eli", "e"},       {"ousli", "ous"},   {"ization", "ize"}, {"ation", "ate"},
+                                    {"ator", "ate"},    {"alism", "al"},    {"iveness", "ive"}, {"fulness", "ful"},
+                                    {"ousness", "ous"}, {"aliti", "al"},    {"iviti", "ive"},   {"biliti", "ble"},
+                                    {"fulli", "ful"}};
   if (word.ends_with("alli") && measure(without(word, "alli")) > 0)
     return shorten_double_suffix(word.substr(0, word.size() - 2));
   if (word.ends_with("logi")) return measure(without(word, "ogi")) > 0 ? word.substr(0, word.size() - 1) : word;
@@ -115,10 +116,9 @@ std::string shorten_suffix(std::string word) {
 std::string drop_suffix(std::string word) {
   if (word.ends_with("sion") || word.ends_with("tion"))
     return measure(without(word, "ion")) > 1 ? word.substr(0, word.size() - 3) : word;
-  static constexpr Rule kRules[] = {{"al", ""},    {"ance", ""}, {"ence", ""}, {"er", ""},   {"ic", ""},
-                                    {"able", ""},  {"ible", ""}, {"ant", ""},  {"ement", ""}, {"ment", ""},
-                                    {"ent", ""},   {"ou", ""},  {"ism", ""},
-                                    {"ate", ""},   {"iti", ""},  {"ous", ""},  {"ive", ""},  {"ize", ""}};
+  static constexpr Rule kRules[] = {{"al", ""},   {"ance", ""}, {"ence", ""},  {"er", ""},   {"ic", ""},  {"able", ""},
+                                    {"ible", ""}, {"ant", ""},  {"ement", ""}, {"ment", ""}, {"ent", ""}, {"ou", ""},
+                                    {"ism", ""},  {"ate", ""},  {"iti", ""},   {"ous", ""},  {"ive", ""}, {"ize", ""}};
   return apply(std::move(word), kRules, 1);
 }
 
@@ -133,10 +133,10 @@ std::string tidy_up(std::string word) {
 
 // NLTK: words that the rules would confuse with others.
 constexpr std::pair<Text, Text> kIrregular[] = {
-    {"sky", "sky"},         {"skies", "sky"},       {"dying", "die"},       {"lying", "lie"},       {"tying", "tie"},
-    {"news", "news"},       {"inning", "inning"},   {"innings", "inning"},  {"outing", "outing"},   {"outings", "outing"},
-    {"canning", "canning"}, {"cannings", "canning"}, {"howe", "howe"},      {"proceed", "proceed"}, {"exceed", "exceed"},
-    {"succeed", "succeed"}};
+    {"sky", "sky"},       {"skies", "sky"},       {"dying", "die"},       {"lying", "lie"},
+    {"tying", "tie"},     {"news", "news"},       {"inning", "inning"},   {"innings", "inning"},
+    {"outing", "outing"}, {"outings", "outing"},  {"canning", "canning"}, {"cannings", "canning"},
+    {"howe", "howe"},     {"proceed", "proceed"}, {"exceed", "exceed"},   {"succeed", "succeed"}};
 
 }  // namespace
 

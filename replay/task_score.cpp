@@ -172,7 +172,8 @@ double string_match_part(std::string_view output, References references) {
 double length_ratio(std::string_view output, References references) {
   const std::size_t words = plain_words(output).size();
   const std::size_t wanted = plain_words(references[0]).size();
-  return wanted == 0 && words == 0 ? 1 : static_cast<double>(words) / static_cast<double>(std::max<std::size_t>(wanted, 1));
+  return wanted == 0 && words == 0 ? 1
+                                   : static_cast<double>(words) / static_cast<double>(std::max<std::size_t>(wanted, 1));
 }
 
 struct TextMetric {

@@ -94,7 +94,8 @@ bool is_case_ignorable(char32_t point) {
       U"'.:\u00B7\u0387\u055F\u05F4\u2018\u2019\u2024\u2027\uFE13\uFE52\uFE55\uFF07\uFF0E\uFF1A";
   const utf8proc_category_t c = category(point);
   return c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_ME || c == UTF8PROC_CATEGORY_CF ||
-         c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_SK || kInsideWords.find(point) != std::u32string_view::npos;
+         c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_SK ||
+         kInsideWords.find(point) != std::u32string_view::npos;
 }
 
 bool ends_word(std::u32string_view text, std::size_t sigma) {

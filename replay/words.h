@@ -10,8 +10,8 @@ namespace depthkv {
 
 using Words = std::vector<std::string>;  // UTF-8
 
-// Lower case in code points, as str.lower(): one by one, but for a capital sigma at a word's end and a dotted capital I.
-// Bytes that aren't UTF-8 become U+FFFD, as many as errors="replace" makes of them.
+// Lower case in code points, as str.lower(): one by one, but for a capital sigma at a word's end and a dotted capital
+// I. Bytes that aren't UTF-8 become U+FFFD, as many as errors="replace" makes of them.
 std::u32string lower_case(std::string_view text);
 
 // SQuAD's normalisation: lower case, no ASCII punctuation, no a, an, the; split at white space.

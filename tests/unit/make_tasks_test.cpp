@@ -192,8 +192,8 @@ TEST_F(MakeTasks, DepthPlacesTheNeedleInTheFiller) {
                                         "\xc3\x89t\xc3\xa9 was late. \xe2\x80\x9cWas it?\xe2\x80\x9d she asked.\n"
                                         "The number 3 bus had gone!\n\nNobody  knew\nwhy. ");
   for (const char* kind : {"single", "multikey"}) {
-    const std::vector<TaskSample> samples = made(
-        {"--kind", kind, "--depth", "0,0.25,1", "--words", "200", "--count", "2", "--filler", filler, "--distractors", "2"});
+    const std::vector<TaskSample> samples = made({"--kind", kind, "--depth", "0,0.25,1", "--words", "200", "--count",
+                                                  "2", "--filler", filler, "--distractors", "2"});
     ASSERT_EQ(samples.size(), 6U);
     for (const TaskSample& sample : samples) {
       EXPECT_THAT(sample.context, HasSubstr("Nobody knew why. \xc3\x89t\xc3\xa9 was late."));

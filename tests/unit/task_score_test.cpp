@@ -35,8 +35,7 @@ TEST(TaskScores, EqualTheReferenceImplementations) {
   int cases = 0;
   for (std::string line; std::getline(table, line); ++cases) {
     const nlohmann::json row = nlohmann::json::parse(line);
-    const std::string output =
-        row.contains("bytes") ? from_hex(row.at("bytes")) : row.at("output").get<std::string>();
+    const std::string output = row.contains("bytes") ? from_hex(row.at("bytes")) : row.at("output").get<std::string>();
     const auto references = row.at("references").get<std::vector<std::string>>();
     for (const auto& [metric, value] : row.at("values").items()) {
       EXPECT_EQ(score_answer(metric, output, references), value.get<double>()) << metric << " of " << line;
@@ -79,8 +78,8 @@ TEST(TaskScores, WhatCantBeScoredIsAnError) {
 }
 
 std::string drawn_text() {
-  static const std::vector<std::string> kParts{" ", "a", "the", "cat", "Cats", "\n", "\xc3", "\xa9", "\u03a3", "1,0",
-                                               "A",  "-",  ".",  "00",  "\u3000"};
+  static const std::vector<std::string> kParts{" ",      "a",   "the", "cat", "Cats", "\n", "\xc3",  "\xa9",
+                                               "\u03a3", "1,0", "A",   "-",   ".",    "00", "\u3000"};
   std::string text;
   for (const auto part : *rc::gen::container<std::vector<int>>(rc::gen::inRange(0, static_cast<int>(kParts.size()))))
     text += kParts[static_cast<std::size_t>(part)];
