@@ -213,25 +213,28 @@ CHOICES = [
 ]
 
 NUMBERS = [
-    ("42", "42"), ("Answer: 42", "42"), ("The answer is 42.", "42"), ("Answer: 42, not 43", "42"), ("41, then 42", "42"),
-    ("42, then 41", "42"), ("Answer: 41. Answer: 42", "42"), ("Answer: none, but 42 before", "42"), ("Answer:", "42"),
-    ("5 Answer: no number", "5"), ("", "42"), ("no number", "42"), ("-5", "-5"), ("-5", "5"), ("minus 5", "-5"),
-    ("- 5", "-5"), ("10-5", "-5"), ("10-5", "5"), ("\u22125", "-5"), ("\u22125", "5"), ("-0", "0"), ("-0.0", "0"),
-    ("3.0", "3"), ("3.", "3"), ("3.10", "3.1"), ("3.14", "3.1"), ("0.5", ".5"), (".5", "0.5"), ("007", "7"),
-    ("1.5.2", "1.5"), ("1.5.2", "2"), ("1,234", "1234"), ("1,234,567.50", "1234567.5"), ("1,23", "1"), ("1,23", "23"),
-    ("1,2345", "2345"), ("1,2345", "12345"), ("12,345", "12345"), ("1, 234", "234"), (",234", "234"), ("1,234,56", "56"),
-    ("0,123", "123"), ("$1,000", "1000"), ("50%", "50"), ("1e3", "3"), ("1e3", "1000"), ("2^10 = 1024", "1024"),
-    ("9007199254740993", "9007199254740992"), ("9007199254740993", "9007199254740993"), ("1" + "0" * 400, "1" + "0" * 400),
-    ("1" + "0" * 400, "0"), ("0." + "0" * 400 + "1", "0"), ("0.1000000000000000000001", "0.1"), ("٤٢", "42"), ("４２", "42"),
-    ("Answer: -7 apples", "-7"), ("answer: 1 and 2", "1"), ("answer: 1 and 2", "2"), ("Answer: 1/2", "1"), ("no", "none"),
-    ("Final Answer: **12**", "12"), ("Answer: \\boxed{12}", "12"), ("x--5", "-5"), ("5-", "5"), ("-", "5"), ("3.5-", "3.5"),
+    ("42", "42"), ("Answer: 42", "42"), ("The answer is 42.", "42"), ("Answer: 42, not 43", "42"),
+    ("41, then 42", "42"), ("42, then 41", "42"), ("Answer: 41. Answer: 42", "42"),
+    ("Answer: none, but 42 before", "42"), ("Answer:", "42"), ("5 Answer: no number", "5"), ("", "42"),
+    ("no number", "42"), ("-5", "-5"), ("-5", "5"), ("minus 5", "-5"), ("- 5", "-5"), ("10-5", "-5"), ("10-5", "5"),
+    ("\u22125", "-5"), ("\u22125", "5"), ("-0", "0"), ("-0.0", "0"), ("3.0", "3"), ("3.", "3"), ("3.10", "3.1"),
+    ("3.14", "3.1"), ("0.5", ".5"), (".5", "0.5"), ("007", "7"), ("1.5.2", "1.5"), ("1.5.2", "2"), ("1,234", "1234"),
+    ("1,234,567.50", "1234567.5"), ("1,23", "1"), ("1,23", "23"), ("1,2345", "2345"), ("1,2345", "12345"),
+    ("12,345", "12345"), ("1, 234", "234"), (",234", "234"), ("1,234,56", "56"), ("0,123", "123"), ("$1,000", "1000"),
+    ("50%", "50"), ("1e3", "3"), ("1e3", "1000"), ("2^10 = 1024", "1024"), ("9007199254740993", "9007199254740992"),
+    ("9007199254740993", "9007199254740993"), ("1" + "0" * 400, "1" + "0" * 400), ("1" + "0" * 400, "0"),
+    ("0." + "0" * 400 + "1", "0"), ("0.1000000000000000000001", "0.1"), ("٤٢", "42"), ("４２", "42"),
+    ("Answer: -7 apples", "-7"), ("answer: 1 and 2", "1"), ("answer: 1 and 2", "2"), ("Answer: 1/2", "1"),
+    ("no", "none"), ("Final Answer: **12**", "12"), ("Answer: \\boxed{12}", "12"), ("x--5", "-5"), ("5-", "5"),
+    ("-", "5"), ("3.5-", "3.5"),
 ]
 
 
 def drawn_pairs(count):
     """Pairs of few words, so that many are common, with what separates words drawn, too."""
     draw = random.Random(20261127)
-    words = ["the", "a", "an", "The", "cat", "Cats", "cat", "running", "ran", "1,000", "1000", "x.y", "and", "An", "é", "flies"]
+    words = ["the", "a", "an", "The", "cat", "Cats", "cat", "running", "ran", "1,000", "1000", "x.y", "and", "An", "é",
+             "flies"]
     gaps = [" ", " ", " ", ", ", ". ", "-", "\n", "\u00a0", "—"]
 
     def text():
@@ -313,20 +316,20 @@ def lines():
 
 
 def words_to_stem():
-    """Words of the committed tasks that stemming changes, and endings that the rules name behind stems of any measure."""
+    """Words of the committed tasks that stemming changes, and the rules' endings behind stems of any measure."""
     texts = [json.loads(line) for file in sorted(TASKS.glob("*.jsonl")) for line in file.read_text().splitlines()]
     words = set(re.findall("[a-z0-9]+", " ".join(t["context"] for t in texts).lower()))
     stemmer = porter.PorterStemmer()
     words = {w for w in words if len(w) > 3 and stemmer.stem(w) != w}
-    endings = ("s ies sses ss ed ied eed ing y ational tional enci anci izer bli alli entli eli ousli ization ation ator "
-               "alism iveness fulness ousness aliti iviti biliti fulli logi icate ative alize iciti ical ful ness al ance "
-               "ence er ic able ible ant ement ment ent ion sion tion ou ism ate iti ous ive ize e ll le ating bling izing "
-               "tting lling ssed zzed ally ology ically yed ying").split()
-    starts = ["", "b", "o", "y", "by", "ox", "ho", "tr", "sky", "tree", "oat", "trou", "hop", "box", "priv", "oaten", "contr", "syzyg",
-              "gener", "aab", "ii", "xyl"]
+    endings = ("s ies sses ss ed ied eed ing y ational tional enci anci izer bli alli entli eli ousli ization ation "
+               "ator alism iveness fulness ousness aliti iviti biliti fulli logi icate ative alize iciti ical ful ness "
+               "al ance ence er ic able ible ant ement ment ent ion sion tion ou ism ate iti ous ive ize e ll le ating "
+               "bling izing tting lling ssed zzed ally ology ically yed ying").split()
+    starts = ["", "b", "o", "y", "by", "ox", "ho", "tr", "sky", "tree", "oat", "trou", "hop", "box", "priv", "oaten",
+              "contr", "syzyg", "gener", "aab", "ii", "xyl"]
     words |= {start + ending for start in starts for ending in endings}
-    words |= set("sky skies dying lying tying news inning innings outing outings canning cannings howe proceed exceed succeed "
-                 "proceeds skied 2nd covid19 x2ing as is".split())
+    words |= set("sky skies dying lying tying news inning innings outing outings canning cannings howe proceed exceed "
+                 "succeed proceeds skied 2nd covid19 x2ing as is".split())
     return sorted(words)
 
 
