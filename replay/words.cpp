@@ -85,8 +85,14 @@ bool is_ascii_punctuation(char32_t c) {
 
 // Unicode's Cased and Case_Ignorable (chapter 3.13), which decide where a sigma ends a word.
 bool is_cased(char32_t point) {
+  // Beside letters: ordinals, Roman numerals, letters in circles and squares.
+  constexpr std::pair<char32_t, char32_t> kOthers[] = {{0xAA, 0xAA},      {0xBA, 0xBA},       {0x2160, 0x217F},
+                                                       {0x24B6, 0x24E9},  {0x1F130, 0x1F149}, {0x1F150, 0x1F169},
+                                                       {0x1F170, 0x1F189}};
+  const auto holds = [&](const auto& range) { return point >= range.first && point <= range.second; };
   const utf8proc_category_t c = category(point);
-  return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL || c == UTF8PROC_CATEGORY_LT;
+  return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL || c == UTF8PROC_CATEGORY_LT ||
+         std::ranges::any_of(kOthers, holds);
 }
 
 bool is_case_ignorable(char32_t point) {
