@@ -82,7 +82,7 @@ struct Prompt {
 // Throws InputError if the sample is too long and may not be cut, or is too long without its context.
 Prompt make_prompt(const Model& model, const TaskSample& sample, const Truncation& truncation = {});
 
-// Task scores in [0, 1]: f1, rouge1, choice, exact_number, string_match_all. Definitions: docs/metrics.md.
+// Scores of a text; all but length_ratio lie in [0, 1]. Definitions: docs/metrics.md.
 // Throws Error on another metric ("nll" and "none" have no score of a text).
 double score_answer(std::string_view metric, std::string_view output, std::span<const std::string> references);
 bool is_text_metric(std::string_view metric);

@@ -40,29 +40,6 @@ class TasksTest : public testing::Test {
   ScratchDirectory scratch_;
 };
 
-TEST_F(TasksTest, LongBenchLoadsByMappingAlone) {
-  TaskSource longbench = source(
-      R"({"input": "Who?", "context": "Ann met Bob.", "answers": ["Ann", "Bob"], "length": 3, "dataset": "hotpotqa", )"
-      R"("language": "en", "all_classes": null, "_id": "4f1c"})"
-      "\n"
-      R"({"input": "", "context": "Text.", "answers": ["T"], "length": 1, "dataset": "lcc", "language": "en", )"
-      R"("all_classes": ["a"], "_id": "77"})"
-      "\n");
-  longbench.fields = {{"question", "input"}, {"id", "_id"}, {"task", "dataset"}};
-  longbench.defaults.metric = "f1";
-  longbench.defaults.max_new_tokens = 32;
-  const std::vector<TaskSample> samples = read_tasks(longbench);
-  ASSERT_EQ(samples.size(), 2U);
-  EXPECT_EQ(samples[0].id, "4f1c");
-  EXPECT_EQ(samples[0].task, "hotpotqa");
-  EXPECT_EQ(samples[0].context, "Ann met Bob.");
-  EXPECT_EQ(samples[0].question, "Who?");
-  EXPECT_THAT(samples[0].answers, ElementsAre("Ann", "Bob"));
-  EXPECT_EQ(samples[0].metric, "f1");
-  EXPECT_EQ(samples[0].max_new_tokens, 32);
-  EXPECT_EQ(samples[1].question, "");
-}
-
 TEST_F(TasksTest, NestedNamesAndAnswersThatAreOneString) {
   TaskSource foreign =
       source(R"({"doc": {"body": "abc", "no": 7}, "a.b": "literal", "gold": "x", "spans": [[0, 1]], "source": null})");
@@ -88,15 +65,18 @@ TEST_F(TasksTest, WhatIsAbsentIsMadeOrDefault) {
 TEST_F(TasksTest, TheTaskPackIsReadAsBefore) {
   const std::filesystem::path folder = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "configs/tasks";
   std::size_t samples = 0;
+  int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".jsonl") continue;
+    ++files;
     for (const TaskSample& sample : read_tasks({entry.path()})) {
       ++samples;
       EXPECT_NE(sample.metric, "none");
       EXPECT_LT(sample.max_new_tokens, TaskSample::kAnyLength);
     }
   }
-  EXPECT_EQ(samples, 14U);
+  EXPECT_EQ(files, 10);
+  EXPECT_EQ(samples, 23U);
 }
 
 TEST_F(TasksTest, TextIsOneSampleByteForByte) {
