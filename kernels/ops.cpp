@@ -30,13 +30,15 @@ std::string_view to_string(Device device) {
 
 namespace {
 
-cuda::Devices none_compiled() { return {{}, "this build has no CUDA; build with preset cuda"}; }
-
 CudaBackend& cuda_backend() {
 #if DEPTHKV_WITH_CUDA
   static CudaBackend backend{cuda::ops, cuda::devices, cuda::device_of, cuda::gather};
 #else
-  static CudaBackend backend{nullptr, none_compiled, nullptr, nullptr};
+  static CudaBackend backend{nullptr,
+                             [] {
+                               return cuda::Devices{{}, "this build has no CUDA; build with preset cuda"};
+                             },
+                             nullptr, nullptr};
 #endif
   return backend;
 }
