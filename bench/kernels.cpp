@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Google Benchmark of every op, on the cases of tests/kernels/cases.h, and of what hidden states are reduced to. Rates
-// of flops and bytes are exact counts over the processor time, or the time until the GPU is done. depthkv_bench --benchmark_filter=rank/h32d64; where
-// there is a GPU, cuda/OP beside every op, transfers included
+// of flops and bytes are exact counts over the processor time, or the time until the GPU is done. depthkv_bench
+// --benchmark_filter=rank/h32d64; where there is a GPU, cuda/OP beside every op, transfers included
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
