@@ -5,6 +5,7 @@
 #include "kernels/attention_maxima/attention_maxima.h"
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/attention_sums/attention_sums.h"
+#include "kernels/attention_sums/launchers.h"
 #include "kernels/column_sums/column_sums.h"
 #include "kernels/projected_norms/projected_norms.h"
 #include "kernels/rank/rank.h"
@@ -18,7 +19,7 @@ const Ops& ops() {
                          .rankings_together = true,
                          .attention_rows = cuda::attention_rows,
                          .attention_sums = cuda::attention_sums,
-                         .attention_maxima = cpu::attention_maxima,  // only recording asks for it, on the CPU
+                         .attention_maxima = cuda::attention_maxima,
                          .column_sums = cuda::column_sums,
                          .row_norms = cuda::row_norms,
                          .projected_norms = cuda::projected_norms,
@@ -26,6 +27,27 @@ const Ops& ops() {
                          .accumulate_losses = cuda::accumulate_losses,
                          .set_losses = cuda::set_losses};
   return kCuda;
+}
+
+std::optional<int> device_of(const View& queries, const HalfRows& keys) {
+  const std::optional<int> device = device_of(queries.data);
+  return device == device_of(keys.data) && readable(queries, keys) ? device : std::nullopt;
+}
+
+std::shared_ptr<const std::uint16_t> gather(std::span<const HalfRows> pieces) {
+  const UseLane lane;
+  std::size_t count = 0;
+  for (const HalfRows& piece : pieces) count += static_cast<std::size_t>(piece.rows * piece.row_stride);
+  const std::shared_ptr<std::uint16_t> all(static_cast<std::uint16_t*>(allocate(count * sizeof(std::uint16_t))),
+                                           [](std::uint16_t* memory) { release(memory); });
+  std::uint16_t* to = all.get();
+  for (const HalfRows& piece : pieces) {
+    const auto size = static_cast<std::size_t>(piece.rows * piece.row_stride);
+    if (size > 0) copy_on_device(to, piece.data, size * sizeof(std::uint16_t), lane->stream());
+    to += size;
+  }
+  lane->wait();
+  return all;
 }
 
 }  // namespace depthkv::cuda

@@ -1,19 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a program gets a CUDA back end: from a build with CUDA, or from a test that plays one.
 #pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
 #include "depthkv/ops.h"
 #include "kernels/device_memory.h"
 
 namespace depthkv {
 
+// Only where CUDA, or what plays it, is linked.
 namespace cuda {
-const Ops& ops();  // only where CUDA, or what plays it, is linked
-}
+const Ops& ops();
+std::optional<int> device_of(const View& queries, const HalfRows& keys);
+std::shared_ptr<const std::uint16_t> gather(std::span<const HalfRows> pieces);
+}  // namespace cuda
 
 struct CudaBackend {
   const Ops& (*ops)();
   cuda::Devices (*devices)();
+  std::optional<int> (*device_of)(const View& queries, const HalfRows& keys);
+  std::shared_ptr<const std::uint16_t> (*gather)(std::span<const HalfRows> pieces);
 };
+// How many this machine has, which is how many samples are replayed at a time; one cpu, one reference.
+int device_count(Device device);
+
+// The device whose memory holds both, laid out so that attention_sums and attention_maxima of Device::cuda read them
+// where they are, on a thread that works for that device. None: they lie elsewhere, or there is no CUDA.
+std::optional<int> cuda_device_of(const View& queries, const HalfRows& keys);
+// Rows without gaps of several pieces, all in memory of this thread's device, one after the other there.
+std::shared_ptr<const std::uint16_t> cuda_gather(std::span<const HalfRows> pieces);
 
 // What Device::cuda means while this lives, for tests. Replays are started from the same thread.
 class UseCudaBackend {

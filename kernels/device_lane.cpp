@@ -3,8 +3,11 @@
 
 #include <array>
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
+
+#include "kernels/parallel.h"
 
 namespace depthkv::cuda {
 namespace {
@@ -12,7 +15,7 @@ namespace {
 constexpr std::size_t kAligned = 256;
 constexpr std::size_t kLanes = 2;
 
-// Never destroyed: CUDA may be gone before.
+// Of one device.
 class Lanes {
  public:
   Lane* take() {
@@ -52,9 +55,14 @@ class Lanes {
   std::array<bool, kLanes> taken_{};
 };
 
+// Those of the device that this thread works for. Never destroyed: CUDA may be gone before.
 Lanes& lanes() {
-  static Lanes& all = *new Lanes;
-  return all;
+  static std::mutex& guard = *new std::mutex;
+  static std::map<int, Lanes>& all = *new std::map<int, Lanes>;
+  const int device = device_of_thread();
+  use_device(device);
+  const std::scoped_lock lock(guard);
+  return all[device];
 }
 
 std::string mebibytes(std::size_t bytes) { return std::to_string(bytes >> 20U) + " MiB"; }

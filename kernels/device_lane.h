@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How ops use a device: a lane is a stream with memory of its own, on the device and pinned on the host, kept from call
-// to call. There are two, so that while one KV head is worked on, the next one's data is copied there by another
-// thread; a third thread waits for a lane.
+// to call. Each device has two, so that while one KV head is worked on, the next one's data is copied there by another
+// thread; a third thread waits for a lane. Which device it is, parallel.h's device_of_thread() says.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -56,7 +56,7 @@ class Arena {
   std::size_t wanted_ = 0;   // of the next first block
 };
 
-// Gives back the memory of lanes that nobody uses.
+// Gives back the memory of the device's lanes that nobody uses.
 void trim_idle_lanes();
 
 class Lane {

@@ -17,9 +17,7 @@ void check_allocation(cudaError_t status, std::size_t bytes) {
   throw OutOfDeviceMemory(bytes, free, total);
 }
 
-}  // namespace
-
-Devices devices() {
+Devices look_for_devices() {
   Devices found;
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
@@ -35,6 +33,23 @@ Devices devices() {
                           " MiB, sm_" + std::to_string(properties.major) + std::to_string(properties.minor));
   }
   return found;
+}
+
+}  // namespace
+
+// Asking for properties takes milliseconds.
+Devices devices() {
+  static const Devices kFound = look_for_devices();
+  return kFound;
+}
+
+void use_device(int device) { check(cudaSetDevice(device)); }
+
+std::optional<int> device_of(const void* memory) {
+  cudaPointerAttributes attributes;
+  check(cudaPointerGetAttributes(&attributes, memory));
+  if (attributes.type != cudaMemoryTypeDevice) return std::nullopt;
+  return attributes.device;
 }
 
 void* allocate(std::size_t bytes) {
@@ -77,6 +92,10 @@ void copy_to_device(void* to, const void* from, std::size_t bytes, void* stream)
 
 void copy_to_host(void* to, const void* from, std::size_t bytes, void* stream) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, as_stream(stream)));
+}
+
+void copy_on_device(void* to, const void* from, std::size_t bytes, void* stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, as_stream(stream)));
 }
 
 void fill_with_zeros(void* to, std::size_t bytes, void* stream) {

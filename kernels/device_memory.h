@@ -3,6 +3,7 @@
 // simt/device_memory.cpp plays it.
 #pragma once
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -26,6 +27,12 @@ struct Devices {
 };
 Devices devices();
 
+// What this thread does from now on, it does on that device; until then on the first.
+void use_device(int device);
+
+// The device whose memory this is; none for the host's.
+std::optional<int> device_of(const void* memory);
+
 // All of these throw Error if CUDA does. Copies without a stream are done when they return, after what was launched
 // before on the default stream.
 void* allocate(std::size_t bytes);  // throws OutOfDeviceMemory
@@ -37,12 +44,14 @@ void copy_to_host(void* to, const void* from, std::size_t bytes);
 void* allocate_pinned(std::size_t bytes);  // throws OutOfDeviceMemory, too: smaller parts need less of it
 void release_pinned(void* memory) noexcept;
 
-// What is put on a stream, a cudaStream_t, is done in order, at any time until wait_for() returns.
+// What is put on a stream, a cudaStream_t, is done in order, at any time until wait_for() returns. A stream belongs to
+// the device of the thread that made it, and copies what lies there.
 void* make_stream();
 void destroy_stream(void* stream) noexcept;
 void wait_for(void* stream);
 void copy_to_device(void* to, const void* from, std::size_t bytes, void* stream);
 void copy_to_host(void* to, const void* from, std::size_t bytes, void* stream);
+void copy_on_device(void* to, const void* from, std::size_t bytes, void* stream);
 void fill_with_zeros(void* to, std::size_t bytes, void* stream);
 
 // Numbers on the device, freed with the object.

@@ -60,6 +60,7 @@ void launch(const LaunchShape& shape, void (*kernel)(Parameters...), std::type_i
   kernel<<<shape.grid, shape.block, shape.shared_bytes, static_cast<cudaStream_t>(shape.stream)>>>(arguments...);
   check(cudaGetLastError(), shape.where);
 #else
+  (simt::check_argument(&arguments, sizeof arguments, shape.where), ...);
   const auto body = [&] { kernel(arguments...); };
   simt::run(
       {shape.grid, shape.block, shape.shared_bytes, shape.stream, shape.where},

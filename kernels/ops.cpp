@@ -30,13 +30,15 @@ std::string_view to_string(Device device) {
 
 namespace {
 
-cuda::Devices none_compiled() { return {{}, "this build has no CUDA; build with preset cuda"}; }
-
 CudaBackend& cuda_backend() {
 #if DEPTHKV_WITH_CUDA
-  static CudaBackend backend{cuda::ops, cuda::devices};
+  static CudaBackend backend{cuda::ops, cuda::devices, cuda::device_of, cuda::gather};
 #else
-  static CudaBackend backend{nullptr, none_compiled};
+  static CudaBackend backend{nullptr,
+                             [] {
+                               return cuda::Devices{{}, "this build has no CUDA; build with preset cuda"};
+                             },
+                             nullptr, nullptr};
 #endif
   return backend;
 }
@@ -53,7 +55,19 @@ const Ops& cuda_ops() {
 UseCudaBackend::UseCudaBackend(CudaBackend backend) : before_(std::exchange(cuda_backend(), backend)) {}
 UseCudaBackend::~UseCudaBackend() { cuda_backend() = before_; }
 
+std::optional<int> cuda_device_of(const View& queries, const HalfRows& keys) {
+  return cuda_backend().devices().names.empty() ? std::nullopt : cuda_backend().device_of(queries, keys);
+}
+
+std::shared_ptr<const std::uint16_t> cuda_gather(std::span<const HalfRows> pieces) {
+  return cuda_backend().gather(pieces);
+}
+
 Device fastest_device() { return cuda_backend().devices().names.empty() ? Device::cpu : Device::cuda; }
+
+int device_count(Device device) {
+  return device == Device::cuda ? static_cast<int>(cuda_backend().devices().names.size()) : 1;
+}
 
 std::string cuda_summary() {
   const cuda::Devices found = cuda_backend().devices();

@@ -13,6 +13,7 @@ namespace depthkv {
 namespace {
 
 thread_local Workers* current_workers = nullptr;
+thread_local int current_device = 0;
 
 // Loops inside of a loop's body get threads of their own: the workers have work.
 struct Unused {
@@ -28,6 +29,10 @@ struct Unused {
 UseWorkers::UseWorkers(Workers& workers) : before_(std::exchange(current_workers, &workers)) {}
 UseWorkers::~UseWorkers() { current_workers = before_; }
 
+int device_of_thread() { return current_device; }
+UseDevice::UseDevice(int device) : before_(std::exchange(current_device, device)) {}
+UseDevice::~UseDevice() { current_device = before_; }
+
 int threads_of(int threads) {
   return threads > 0 ? threads : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
@@ -39,7 +44,9 @@ void parallel_for(std::int64_t count, int threads, const std::function<void(std:
   std::exception_ptr failure;
   std::int64_t failed_at = count;
 
+  const int device = device_of_thread();
   const auto work = [&] {
+    const UseDevice on(device);
     for (std::int64_t i = next++; i < count; i = next++) {
       try {
         body(i);

@@ -12,6 +12,20 @@ int threads_of(int threads);
 // which thread runs what. If bodies throw, the exception of the lowest index comes out, after all have stopped.
 void parallel_for(std::int64_t count, int threads, const std::function<void(std::int64_t)>& body);
 
+// The device, of several alike, that this thread's ops run on: the first, unless somebody said otherwise.
+// parallel_for's threads have it from their caller.
+int device_of_thread();
+class UseDevice {
+ public:
+  explicit UseDevice(int device);
+  UseDevice(const UseDevice&) = delete;
+  UseDevice& operator=(const UseDevice&) = delete;
+  ~UseDevice();
+
+ private:
+  int before_;
+};
+
 // Threads that are there already and would only wait.
 class Workers {
  public:

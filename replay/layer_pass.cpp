@@ -5,14 +5,13 @@
 #include <stdlib.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <iterator>
-#include <mutex>
 #include <numeric>
 
 #include "depthkv/error.h"
 #include "depthkv/version.h"
 #include "kernels/parallel.h"
+#include "replay/turns.h"
 #include "traces/checksum.h"
 
 namespace depthkv {
@@ -55,37 +54,6 @@ std::string why_not(const Trace& trace, const ReplayPlan& plan, const Allocator&
   const bool judged = trace.sample().size() > trace.sample().segments.at(plan.cut);
   return allocator.oracle && !judged ? "needs judged rows; the answer is empty" : "";
 }
-
-// Hands out turns in order, whoever is ready first.
-class Turns {
- public:
-  // False when somebody before has failed.
-  bool wait_for(std::int64_t turn) {
-    std::unique_lock lock(guard_);
-    changed_.wait(lock, [&] { return failed_ || now_ == turn; });
-    return !failed_;
-  }
-  void next() {
-    {
-      const std::scoped_lock lock(guard_);
-      ++now_;
-    }
-    changed_.notify_all();
-  }
-  void fail() {
-    {
-      const std::scoped_lock lock(guard_);
-      failed_ = true;
-    }
-    changed_.notify_all();
-  }
-
- private:
-  std::mutex guard_;
-  std::condition_variable changed_;
-  std::int64_t now_ = 0;
-  bool failed_ = false;
-};
 
 }  // namespace
 
@@ -151,7 +119,7 @@ class SampleCurves::Pass {
       try {
         run(load_layer(sample_.trace_, layers[static_cast<std::size_t>(i)], load, ops_), i);
       } catch (...) {
-        turns_.fail();
+        turns_.fail(i);
         throw;
       }
     });
@@ -170,7 +138,7 @@ class SampleCurves::Pass {
       const auto v = static_cast<std::size_t>(i);
       writers_[v]->add(ranked[v]);
     });
-    turns_.next();
+    turns_.done(turn);
   }
 
   std::int64_t count() const { return static_cast<std::int64_t>(variants_.size()); }

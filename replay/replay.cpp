@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <iterator>
+#include <mutex>
 
 #include "depthkv/error.h"
+#include "kernels/cuda_backend.h"
 #include "kernels/parallel.h"
 #include "replay/sets.h"
+#include "replay/turns.h"
 
 namespace depthkv {
 namespace {
@@ -33,8 +36,9 @@ void add_unless_named(std::vector<PolicySpec>& specs, const std::string& name) {
 // One sample, all policies.
 class SampleReplay {
  public:
-  SampleReplay(const Trace& trace, const ResultTable& table, const ReplayWatch& watch)
-      : trace_(trace), table_(table), plan_(table.plan), policies_(table.policies), watch_(watch) {
+  // `plan` is the table's, but for the number of threads.
+  SampleReplay(const Trace& trace, const ResultTable& table, const ReplayPlan& plan, const ReplayWatch& watch)
+      : trace_(trace), table_(table), plan_(plan), policies_(table.policies), watch_(watch) {
     sample_.id = trace.sample().id;
     sample_.task = trace.sample().task;
     sample_.tokens = trace.sample().segments.at(plan_.cut);
@@ -152,6 +156,67 @@ class SampleReplay {
   std::vector<Later> later_;
 };
 
+void check_model(const Trace& trace, const ResultTable& table) {
+  if (same_model(trace.model(), table.model)) return;
+  throw InputError(fmt::format(
+      "{}: recorded from model {} ({}), the rest of the set from {} ({}); keep one model per folder",
+      trace.path().string(), trace.model().name, trace.model().fingerprint, table.model.name, table.model.fingerprint));
+}
+
+// The same, watched when all samples before this one are done.
+ReplayWatch in_turn(const ReplayWatch& watch, Turns& turns, std::int64_t sample) {
+  const auto wait = [&turns, sample] {
+    if (!turns.wait_for(sample)) throw Error("a sample before this one has failed");  // whose error comes out
+  };
+  ReplayWatch waiting;
+  if (watch.scores) {
+    waiting.scores = [&watch, wait](const auto&... what) {
+      wait();
+      watch.scores(what...);
+    };
+  }
+  if (watch.kept) {
+    waiting.kept = [&watch, wait](const auto&... what) {
+      wait();
+      watch.kept(what...);
+    };
+  }
+  return waiting;
+}
+
+// One sample to a device at a time. Nothing of it but the results stays.
+void replay_samples(const TraceSet& traces, ResultTable& table, const Progress& progress, const ReplayWatch& watch) {
+  const auto total = static_cast<std::int64_t>(traces.files.size());
+  const int devices = std::max(1, static_cast<int>(std::min<std::int64_t>(device_count(table.plan.device), total)));
+  ReplayPlan plan = table.plan;
+  plan.threads = std::max(1, threads_of(plan.threads) / devices);
+  std::vector<SampleResult> results(traces.files.size());
+  Turns turns;
+  std::mutex guard;
+  std::int64_t done = 0;
+  one_on_each_device(total, devices, [&](std::int64_t i) {
+    const auto& file = traces.files[static_cast<std::size_t>(i)];
+    try {
+      {
+        const std::scoped_lock lock(guard);
+        progress("replay", done, total, file.stem().string());
+      }
+      const Trace trace = Trace::open(file);
+      check_model(trace, table);
+      const ReplayWatch watched = in_turn(watch, turns, i);
+      results[static_cast<std::size_t>(i)] = SampleReplay(trace, table, plan, watched).run();
+    } catch (...) {
+      turns.fail(i);
+      throw;
+    }
+    turns.done(i);
+    const std::scoped_lock lock(guard);
+    ++done;
+  });
+  table.samples = std::move(results);
+  progress("replay", total, total, "");
+}
+
 }  // namespace
 
 ReplayPlan with_bounds(ReplayPlan plan) {
@@ -237,22 +302,9 @@ ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registr
   ResultTable table;
   table.plan = with_bounds(plan);
   table.policies = make_policies(table.plan, registry);
-  const auto total = static_cast<std::int64_t>(traces.files.size());
-  for (const auto& file : traces.files) {
-    progress("replay", static_cast<std::int64_t>(table.samples.size()), total, file.stem().string());
-    const Trace trace = Trace::open(file);
-    if (table.samples.empty()) {
-      table.model = trace.model();
-      check_importance(table);
-    }
-    if (!same_model(trace.model(), table.model)) {
-      throw InputError(fmt::format(
-          "{}: recorded from model {} ({}), the rest of the set from {} ({}); keep one model per folder", file.string(),
-          trace.model().name, trace.model().fingerprint, table.model.name, table.model.fingerprint));
-    }
-    table.samples.push_back(SampleReplay(trace, table, watch).run());
-  }
-  progress("replay", total, total, "");
+  if (!traces.files.empty()) table.model = Trace::open(traces.files.front()).model();
+  check_importance(table);
+  replay_samples(traces, table, progress, watch);
   return table;
 }
 

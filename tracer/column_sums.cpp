@@ -72,12 +72,29 @@ void ColumnSums::add(int layer, std::int64_t first, const View& queries, const H
         .attention_sums(queries.head_range(task.kv_head * group, group).row_range(task.first, task.count),
                         seen.head(task.kv_head), position, softmax_of(model_, layer), task.sums);
   });
-  for (const Task& task : tasks) {
-    const std::int64_t seen = static_cast<std::int64_t>(task.sums.size()) / group;
-    for (std::int64_t h = 0; h < group; ++h) {
-      const auto to = sums(layer, task.part, task.kv_head * group + h);
-      for (std::int64_t j = 0; j < seen; ++j) to[to_size(j)] += task.sums[to_size(h * seen + j)];
-    }
+  for (const Task& task : tasks) add(layer, task.part, task.kv_head * group, group, task.sums);
+}
+
+void ColumnSums::add(int layer, std::int64_t first, const DeviceRows& rows) {
+  const UseDevice on(rows.device);
+  std::vector<double> received;
+  for (const PartRows& part : parts_of(segments_, first, rows.queries.rows)) {
+    const std::int64_t position = first + part.first;
+    const HalfRows seen = rows.keys.first_rows(position + part.count);
+    received.assign(to_size(rows.queries.heads * seen.rows), 0.0);
+    ops_for(Device::cuda)
+        .attention_sums(rows.queries.row_range(part.first, part.count), seen, position, softmax_of(model_, layer),
+                        received);
+    add(layer, part.part, 0, rows.queries.heads, received);
+  }
+}
+
+void ColumnSums::add(int layer, std::size_t part, std::int64_t first_head, std::int64_t heads,
+                     std::span<const double> received) {
+  const std::size_t seen = received.size() / to_size(heads);
+  for (std::int64_t h = 0; h < heads; ++h) {
+    const auto to = sums(layer, part, first_head + h);
+    for (std::size_t j = 0; j < seen; ++j) to[j] += received[to_size(h) * seen + j];
   }
 }
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "depthkv/model.h"
 #include "depthkv/ops.h"
 #include "depthkv/trace.h"
 #include "tracer/parts.h"
@@ -22,12 +23,16 @@ class ColumnSums {
   void add(int layer, std::int64_t first, std::span<const View> rows);
   // Queries [H, rows, d], rotated, and the keys of all positions up to theirs.
   void add(int layer, std::int64_t first, const View& queries, const HalfRows& keys);
+  // The same where they lie on a device, which adds up all rows at once.
+  void add(int layer, std::int64_t first, const DeviceRows& rows);
 
   // [2, H, prompt_end] of a layer, as the channel's dataset has it.
   void write_to(int layer, std::vector<float>& out) const;
 
  private:
   std::span<double> sums(int layer, std::size_t part, std::int64_t head);
+  // [head][position] of some heads and the first positions.
+  void add(int layer, std::size_t part, std::int64_t first_head, std::int64_t heads, std::span<const double> received);
 
   const ModelCard& model_;
   Segments segments_;

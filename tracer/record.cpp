@@ -150,6 +150,7 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
                                .attention = plan.engine_softmax ? rows : std::vector<bool>(),
                                .unrotated_queries = wanted(Channel::query_mean) || wanted(Channel::query_second_moment),
                                .cached_keys = any_rows && !plan.engine_softmax,
+                               .on_device = std::ranges::find(matrices, true) == matrices.end(),
                                .passages = job.repetition.passages};
   if (states.wanted()) request.states = [&](const StateBlock& block) { states.take(block); };
   if (repeats)

@@ -38,6 +38,7 @@ void Recorder::take(const LayerBlock& block) {
   if (block.channel == Channel::queries) {
     if (!block.unrotated.empty()) add_moments(block);
     if (!block.cached_keys.empty()) recompute_attention(block);
+    if (block.on_device && column_sums_) column_sums_->add(block.layer, block.first, *block.on_device);
   }
   if (block.channel == Channel::values && records(Channel::value_output_norms)) write_norms(block);
   if (records(block.channel)) writer_.write_rows(block.channel, block.layer, block.first, block.data);

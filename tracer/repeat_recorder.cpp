@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "depthkv/ops.h"
+#include "kernels/cuda_backend.h"
 #include "kernels/parallel.h"
 #include "tracer/parts.h"
 
@@ -27,10 +28,26 @@ struct WeightedRows {
   std::int64_t first = 0;
   SoftmaxSpec softmax;
   std::vector<std::vector<float>> weights;
+  std::optional<int> device = {};  // that has queries and keys
 };
+
+std::vector<float> maxima_on_device(const WeightedRows& all) {
+  const UseDevice on(*all.device);
+  std::vector<float> weights;
+  for (const auto& rows : all.weights) weights.insert(weights.end(), rows.begin(), rows.end());
+  std::vector<float> maxima(all.weights.size() * to_size(all.queries.heads * all.keys.rows));
+  ops_for(Device::cuda).attention_maxima(all.queries, all.keys, all.first, all.softmax, weights, maxima);
+  return maxima;
+}
+
+std::shared_ptr<const std::uint16_t> gather_there(int device, std::span<const HalfRows> pieces) {
+  const UseDevice on(device);
+  return cuda_gather(pieces);
+}
 
 // Their maxima, [W][query head][key], by KV heads and bands of rows side by side.
 std::vector<float> maxima_of(const WeightedRows& all, int threads) {
+  if (all.device) return maxima_on_device(all);
   const std::int64_t group = all.queries.heads / all.keys.heads;
   const std::int64_t bands = (all.queries.rows + kTaskRows - 1) / kTaskRows;
   std::vector<std::vector<float>> parts(to_size(bands * all.keys.heads));
@@ -57,17 +74,27 @@ std::vector<float> maxima_of(const WeightedRows& all, int threads) {
   return maxima;
 }
 
-// The keys of some ranges of positions, one after the other.
-HalfRows gather(const HalfRows& keys, std::initializer_list<Span> ranges, std::vector<std::uint16_t>& storage) {
-  const std::int64_t row = keys.heads * keys.columns;
+// The keys of some ranges of positions.
+std::vector<HalfRows> pieces_of(const HalfRows& keys, std::initializer_list<Span> ranges) {
+  std::vector<HalfRows> pieces;
+  for (const Span& range : ranges)
+    pieces.push_back({keys.data + range.begin * keys.row_stride, keys.heads, range.end - range.begin, keys.columns,
+                      keys.row_stride});
+  return pieces;
+}
+
+// Their rows, one after the other.
+HalfRows gather(std::span<const HalfRows> pieces, std::vector<std::uint16_t>& storage) {
+  const std::int64_t row = pieces.front().heads * pieces.front().columns;
   storage.clear();
-  for (const Span& range : ranges) {
-    for (std::int64_t j = range.begin; j < range.end; ++j) {
-      const std::uint16_t* from = keys.data + j * keys.row_stride;
+  for (const HalfRows& piece : pieces) {
+    for (std::int64_t j = 0; j < piece.rows; ++j) {
+      const std::uint16_t* from = piece.data + j * piece.row_stride;
       storage.insert(storage.end(), from, from + row);
     }
   }
-  return {storage.data(), keys.heads, static_cast<std::int64_t>(storage.size()) / row, keys.columns, row};
+  return {storage.data(), pieces.front().heads, static_cast<std::int64_t>(storage.size()) / row, pieces.front().columns,
+          row};
 }
 
 }  // namespace
@@ -90,28 +117,36 @@ void RepeatRecorder::raise(int layer, Repeat repeat, std::int64_t position, std:
 
 void RepeatRecorder::take(std::size_t passage, const LayerBlock& block) {
   const LayerShape& shape = model_.layers[to_size(block.layer)];
-  const View queries = by_head(block, shape.query_heads, shape.head_dim);
-  take_chunk(passage, block, queries);
-  take_cache(passage, block, queries);
+  const std::optional<DeviceRows>& there = block.on_device;
+  const Rows rows = there ? Rows{there->queries, there->keys, there->device}
+                          : Rows{by_head(block, shape.query_heads, shape.head_dim), block.cached_keys, std::nullopt};
+  take_chunk(passage, block, rows);
+  take_cache(passage, block, rows);
 }
 
 // The first keys, the chunk's and those fed so far stand side by side, so that rows are causal among them, too.
-void RepeatRecorder::take_chunk(std::size_t passage, const LayerBlock& block, const View& queries) {
+void RepeatRecorder::take_chunk(std::size_t passage, const LayerBlock& block, const Rows& seen) {
   const Span chunk = repetition_.chunks[passage];
   const std::int64_t behind = repetition_.passages[passage].behind;
   const std::int64_t sinks = std::min(kRepeatSinks, chunk.begin);
   const std::int64_t width = chunk.end - chunk.begin;
-  WeightedRows rows{.queries = queries,
-                    .keys = gather(block.cached_keys, {{0, sinks}, chunk, {behind, block.first + block.rows}}, keys_),
-                    .first = sinks + width + block.first - behind,
-                    .softmax = softmax_of(model_, block.layer),
-                    .weights = {std::vector<float>(to_size(block.rows), 1.0F), {}}};
+  const std::vector<HalfRows> pieces = pieces_of(seen.keys, {{0, sinks}, chunk, {behind, block.first + block.rows}});
+  const std::shared_ptr<const std::uint16_t> there = seen.device ? gather_there(*seen.device, pieces) : nullptr;
+  WeightedRows rows{
+      .queries = seen.queries,
+      .keys = there ? HalfRows{there.get(), seen.keys.heads, sinks + width + block.first + block.rows - behind,
+                               seen.keys.columns, seen.keys.row_stride}
+                    : gather(pieces, keys_),
+      .first = sinks + width + block.first - behind,
+      .softmax = softmax_of(model_, block.layer),
+      .weights = {std::vector<float>(to_size(block.rows), 1.0F), {}},
+      .device = seen.device};
   rows.softmax.window = 0;
   for (const float norm : block.input_norms) rows.weights[1].push_back(norm > 0 ? 1 / norm : 0.0F);
   const std::vector<float> maxima = maxima_of(rows, threads_);
   std::vector<float> heads;
   const auto key = maxima.begin() + sinks;
-  for (std::int64_t i = 0; i < 2 * queries.heads; ++i)
+  for (std::int64_t i = 0; i < 2 * seen.queries.heads; ++i)
     heads.insert(heads.end(), key + i * rows.keys.rows, key + i * rows.keys.rows + width);
   const auto all = std::span<const float>(heads);
   raise(block.layer, Repeat::chunk, chunk.begin, all.first(all.size() / 2), width);
@@ -119,21 +154,22 @@ void RepeatRecorder::take_chunk(std::size_t passage, const LayerBlock& block, co
 }
 
 // Rows that ask for the chunk don't count.
-void RepeatRecorder::take_cache(std::size_t passage, const LayerBlock& block, const View& queries) {
+void RepeatRecorder::take_cache(std::size_t passage, const LayerBlock& block, const Rows& seen) {
   const Span chunk = repetition_.chunks[passage];
   const Passage& fed = repetition_.passages[passage];
   const std::int64_t asking = static_cast<std::int64_t>(fed.tokens.size()) - (chunk.end - chunk.begin);
   const std::int64_t skipped = std::clamp<std::int64_t>(fed.behind + asking - block.first, 0, block.rows);
   if (skipped == block.rows) return;
-  const WeightedRows rows{.queries = queries.row_range(skipped, block.rows - skipped),
-                          .keys = block.cached_keys,
+  const WeightedRows rows{.queries = seen.queries.row_range(skipped, block.rows - skipped),
+                          .keys = seen.keys,
                           .first = block.first + skipped,
                           .softmax = softmax_of(model_, block.layer),
-                          .weights = {std::vector<float>(to_size(block.rows - skipped), 1.0F)}};
+                          .weights = {std::vector<float>(to_size(block.rows - skipped), 1.0F)},
+                          .device = seen.device};
   const std::vector<float> maxima = maxima_of(rows, threads_);
   std::vector<float> heads;
   const std::int64_t width = segments_.context.end;
-  for (std::int64_t h = 0; h < queries.heads; ++h) {
+  for (std::int64_t h = 0; h < seen.queries.heads; ++h) {
     const auto from = maxima.begin() + h * rows.keys.rows;
     heads.insert(heads.end(), from, from + width);
   }

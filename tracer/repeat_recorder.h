@@ -24,8 +24,15 @@ class RepeatRecorder {
 
  private:
   void raise(int layer, Repeat repeat, std::int64_t position, std::span<const float> heads, std::int64_t width);
-  void take_chunk(std::size_t passage, const LayerBlock& block, const View& queries);
-  void take_cache(std::size_t passage, const LayerBlock& block, const View& queries);
+  // A block's queries and the keys of all positions up to its last row, on the host or a device.
+  struct Rows {
+    View queries;
+    HalfRows keys;
+    std::optional<int> device;
+  };
+
+  void take_chunk(std::size_t passage, const LayerBlock& block, const Rows& seen);
+  void take_cache(std::size_t passage, const LayerBlock& block, const Rows& seen);
 
   TraceWriter& writer_;
   const ModelCard& model_;

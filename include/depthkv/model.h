@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,6 +22,14 @@ struct KeepMask {
   static KeepMask everything(const ModelCard& model);  // prunes nothing
 };
 
+// Queries [query head, row, d] and the keys of all positions up to the last row in memory of a CUDA device, where an
+// engine has them. Only ops of Device::cuda can read them.
+struct DeviceRows {
+  int device = 0;
+  View queries;
+  HalfRows keys;
+};
+
 // A block of rows of one layer, as the engine computed them. Valid during the call only.
 // keys, values: [rows, KV heads, d]; queries: [rows, query heads,
 // d]; attention: [query heads, rows, width], width >= first + rows.
@@ -33,6 +42,7 @@ struct LayerBlock {
   std::span<const float> data = {};
   std::span<const float> unrotated = {};  // queries only, where asked for: the same rows before rotation
   HalfRows cached_keys = {};              // queries only, where asked for: the keys of all positions up to the last row
+  std::optional<DeviceRows> on_device = {};  // queries only, in place of cached_keys, where that is allowed
   std::span<const float> input_norms = {};  // queries of passages only: [rows] L2 norms of what they are projections of
 };
 using LayerSink = std::function<void(const LayerBlock&)>;
@@ -107,6 +117,7 @@ class Model {
     std::vector<bool> attention = {};
     bool unrotated_queries = false;
     bool cached_keys = false;  // beside the queries
+    bool on_device = false;    // cached keys may stay on the device that the engine has them on
     StateSink states = {};     // empty: not wanted. Costs the logits of every prompt row. Throws InputError where the
                                // architecture has no such stages
     std::span<const Passage> passages = {};  // fed once prompt and answer have been computed

@@ -23,18 +23,12 @@ void attention_sums(const View& queries, const HalfRows& keys, std::int64_t firs
 }
 
 namespace cuda {
-// What lies in device memory: views of the engine's own buffers, as its callback shows them.
-struct DeviceAttention {
-  View queries;   // [H, R, d]
-  HalfRows keys;  // [T, Hkv, d]
-  std::int64_t first = 0;
-};
+struct DeviceAttention;  // launchers.h
 // normalisers [H, R] is scratch, sums [H][T] is added to; both in device memory. Asynchronous on `stream`, a
-// cudaStream_t; nothing is copied and nothing allocated, so that it may run between two of the engine's operations.
-// Exponentials in float, sums in double in one order: the same bits from run to run. d is a multiple of 16, vectors
-// begin at multiples of 16 bytes. Throws Error if they don't, or if a launch fails.
+// cudaStream_t; nothing is copied and nothing allocated. Exponentials in float, sums in double in one order: the same
+// bits from run to run. Throws Error if the vectors can't be read as they lie, or if a launch fails.
 void attention_sums(const DeviceAttention& in, SoftmaxSpec spec, float* normalisers, double* sums, void* stream);
-// Of host memory.
+// Queries and keys on the host, or both on this thread's device, which is where an engine may have them.
 void attention_sums(const View& queries, const HalfRows& keys, std::int64_t first, SoftmaxSpec spec,
                     std::span<double> sums);
 }  // namespace cuda

@@ -1,94 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device code of attention_sums. Two passes, neither of which keeps a row: the logarithm of every row's sum of
-// exponentials, then every key's sum over rows. In both, a block holds some vectors (queries, then keys) and lets the
-// others stream by (kernels/tiles.cuh). Sums are taken in one order, and no atomics are needed.
+// Device code of attention_sums: the second pass adds up every key's exponentials over rows.
 #pragma once
-#include <cmath>
-
-#include "kernels/tiles.cuh"
+#include "kernels/attention_sums/passes.cuh"
 
 namespace depthkv::cuda {
-
-// Strides are in elements; vectors begin at multiples of 16 bytes.
-struct AttentionBlock {
-  const float* queries;  // [row][head][dimension]
-  long long query_row_stride;
-  long long query_head_stride;
-  const Half* keys;  // [position][KV head][dimension]
-  long long key_row_stride;
-  long long key_head_stride;
-  int dimensions;  // a multiple of kChunk
-  int rows;
-  int group;   // query heads per KV head
-  int first;   // position of row 0
-  int window;  // 0: all up to its own
-  float scale;
-  float softcap;  // 0: none
-};
-
-__device__ inline float logit_of(const AttentionBlock& block, float product) {
-  const float logit = product * block.scale;
-  return block.softcap > 0 ? block.softcap * tanhf(logit / block.softcap) : logit;
-}
-
-// The first key that the row at `position` sees.
-__device__ inline int first_seen_by(const AttentionBlock& block, int position) {
-  return block.window > 0 && position >= block.window ? position - block.window + 1 : 0;
-}
-
-// exp(-inf - -inf), for a lane that has seen nothing yet, is 0 here.
-__device__ inline double rescaled(double sum, float top, float to) {
-  return top == -INFINITY ? sum * 0.0 : sum * static_cast<double>(expf(top - to));
-}
-
-// kHeld rows to a block; grid.y is the head. normalisers [head][row].
-static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
-    row_normalisers_kernel(AttentionBlock block, float* normalisers) {
-  DEPTHKV_SHARED(Tiles, tiles);
-  const int head = static_cast<int>(blockIdx.y);
-  const int first_row = static_cast<int>(blockIdx.x) * kHeld;
-  const int row = first_row + static_cast<int>(threadIdx.x) / kAcross * kEach;
-  const int lane = static_cast<int>(threadIdx.x) % kAcross;
-  const Vectors<float> held{block.queries + first_row * block.query_row_stride + head * block.query_head_stride,
-                            block.query_row_stride, min(kHeld, block.rows - first_row)};
-  const Half* keys = block.keys + head / block.group * block.key_head_stride;
-  const int behind = block.first + first_row + held.count;
-  float top[kEach] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-  double sum[kEach] = {};
-  DEPTHKV_NO_UNROLL
-  for (int from = first_seen_by(block, block.first + first_row); from < behind; from += kStreamed) {
-    float products[kEach][kEach];
-    multiply(products, tiles, held,
-             Vectors<Half>{keys + from * block.key_row_stride, block.key_row_stride, min(kStreamed, behind - from)},
-             block.dimensions);
-    DEPTHKV_UNROLL
-    for (int i = 0; i < kEach; ++i) {
-      const int position = block.first + row + i;
-      DEPTHKV_UNROLL
-      for (int k = 0; k < kEach; ++k) {
-        const int key = from + lane * kEach + k;
-        if (key > position || key < first_seen_by(block, position)) continue;
-        const float logit = logit_of(block, products[i][k]);
-        const float highest = fmaxf(top[i], logit);
-        sum[i] = rescaled(sum[i], top[i], highest) + static_cast<double>(expf(logit - highest));
-        top[i] = highest;
-      }
-    }
-  }
-  DEPTHKV_UNROLL
-  for (int i = 0; i < kEach; ++i) {
-    DEPTHKV_UNROLL
-    for (int step = kAcross / 2; step > 0; step /= 2) {
-      const float other_top = __shfl_xor_sync(kAllLanes, top[i], step);
-      const double other_sum = __shfl_xor_sync(kAllLanes, sum[i], step);
-      const float highest = fmaxf(top[i], other_top);
-      sum[i] = rescaled(sum[i], top[i], highest) + rescaled(other_sum, other_top, highest);
-      top[i] = highest;
-    }
-    if (lane == 0 && row + i < block.rows)
-      normalisers[static_cast<long long>(head) * block.rows + row + i] = top[i] + static_cast<float>(log(sum[i]));
-  }
-}
 
 // kHeld keys to a block; grid.y is the head. Adds to sums [head][columns].
 static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
@@ -103,9 +18,7 @@ static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
                            block.key_row_stride, min(kHeld, keys - first_key)};
   const float* queries = block.queries + head * block.query_head_stride;
   const float* row_normalisers = normalisers + static_cast<long long>(head) * block.rows;
-  // Rows from the block's first key on see some of its keys, and with a window none that has left the last behind.
-  const int behind =
-      block.window > 0 ? min(block.rows, first_key + held.count - 1 + block.window - block.first) : block.rows;
+  const int behind = rows_that_see(block, first_key, held.count);
   double sum[kEach] = {};
   DEPTHKV_NO_UNROLL
   for (int from = max(0, first_key - block.first); from < behind; from += kStreamed) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One sort for all heads, by Thrust: head, falling score and position packed into 64 bits. The same source is compiled
-// for CUDA, and for the CPU by Thrust's serial back end in tests.
+// for CUDA, and for the CPU by two other back ends of Thrust in tests.
 #include <thrust/device_ptr.h>
+#include <thrust/execution_policy.h>
 #include <thrust/functional.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/sort.h>
@@ -19,7 +20,6 @@
 #include <thrust/system/cuda/execution_policy.h>
 #define DEPTHKV_BOTH __host__ __device__
 #else
-#include <thrust/system/cpp/execution_policy.h>
 #define DEPTHKV_BOTH
 #endif
 
@@ -42,7 +42,7 @@ auto policy(Scratch& scratch) {
 #ifdef __CUDACC__
   return thrust::cuda::par_nosync(scratch).on(static_cast<cudaStream_t>(scratch.lane->stream()));
 #else
-  return thrust::cpp::par(scratch);
+  return thrust::device(scratch);  // the serial back end or TBB's, as CMake says
 #endif
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/simt/memory.h"
 #include "kernels/simt/simt.h"
 
 #define __global__

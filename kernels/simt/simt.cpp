@@ -7,32 +7,24 @@
 #include <numeric>
 #include <random>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "depthkv/error.h"
 #include "kernels/simt/block.h"
-#include "kernels/simt/guarded.h"
+#include "kernels/simt/memory.h"
 #include "kernels/simt/streams.h"
 
 namespace depthkv::simt {
 namespace {
 
 Schedule current_schedule;
-std::size_t device_bytes = std::size_t{80} << 30U;
-// Of launches and allocations.
-std::mutex device_guard;
+std::mutex launch_guard;
 
 // Blocks with their stacks are kept from launch to launch: making 1,024 stacks takes longer than most kernels.
 std::vector<std::unique_ptr<Block>>& pool() {
   static std::vector<std::unique_ptr<Block>> blocks;
   return blocks;
-}
-
-std::unordered_map<void*, std::size_t>& allocations() {
-  static std::unordered_map<void*, std::size_t> all;
-  return all;
 }
 
 std::string text_of(dim3 extent) {
@@ -49,6 +41,9 @@ void check_launch(const Launch& launch) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffU || grid.y > 65535 || grid.z > 65535)
     throw Error("launch: a grid of " + text_of(grid) +
                 " blocks, expected at least 1 in each direction, at most 2147483647 in x, 65535 in y and z");
+  if (device_of(launch.stream) != current_device())
+    throw Error("launch: a stream of device " + std::to_string(device_of(launch.stream)) +
+                " on a thread that uses device " + std::to_string(current_device()) + "; use_device() of the stream");
 }
 
 std::vector<std::uint64_t> order_of_blocks(std::uint64_t count, std::uint64_t seed) {
@@ -81,14 +76,6 @@ class Failures {
   std::uint64_t block_ = 0;
 };
 
-void check_allocations() {
-  for (const auto& [memory, bytes] : allocations()) {
-    if (guards_hold(static_cast<const char*>(memory), bytes)) continue;
-    throw Error("device memory: a kernel wrote before or behind an array of " + std::to_string(bytes) +
-                " bytes; build with the preset asan to see where");
-  }
-}
-
 }  // namespace
 
 WithSchedule::WithSchedule(Schedule schedule) : before_(std::exchange(current_schedule, schedule)) {}
@@ -104,7 +91,7 @@ std::uint64_t ask(const Request& request) {
 void run(const Launch& launch, void (*body)(const void*), const void* arguments) {
   check_launch(launch);
   catch_up(launch.stream);
-  const std::scoped_lock lock(device_guard);
+  const std::scoped_lock lock(launch_guard);
   const dim3 grid = launch.grid;
   const auto order = order_of_blocks(static_cast<std::uint64_t>(grid.x) * grid.y * grid.z, current_schedule.seed);
   const auto workers = std::min(order.size(), static_cast<std::size_t>(std::max(1, current_schedule.workers)));
@@ -128,34 +115,7 @@ void run(const Launch& launch, void (*body)(const void*), const void* arguments)
   work(0);
   threads.clear();
   failures.rethrow();
-  check_allocations();
+  check_guards();
 }
-
-void* allocate(std::size_t bytes) {
-  char* memory = guard(static_cast<char*>(::operator new(guarded_bytes(bytes), std::align_val_t(64))), bytes);
-  const std::scoped_lock lock(device_guard);
-  allocations().emplace(memory, bytes);
-  return memory;
-}
-
-void release(void* memory) noexcept {
-  const std::scoped_lock lock(device_guard);
-  const auto found = allocations().find(memory);
-  if (found == allocations().end()) return;
-  char* at = static_cast<char*>(memory);
-  unguard(at, found->second);
-  allocations().erase(found);
-  ::operator delete(at - kGuardBytes, std::align_val_t(64));
-}
-
-MemoryLeft memory_left() {
-  const std::scoped_lock lock(device_guard);
-  std::size_t used = 0;
-  for (const auto& [memory, bytes] : allocations()) used += bytes;
-  return {used > device_bytes ? 0 : device_bytes - used, device_bytes};
-}
-
-WithMemory::WithMemory(std::size_t bytes) : before_(std::exchange(device_bytes, bytes)) {}
-WithMemory::~WithMemory() { device_bytes = before_; }
 
 }  // namespace depthkv::simt

@@ -63,26 +63,4 @@ struct Launch {
 // that a device takes, or with the first thing that went wrong in the lowest of the blocks that ran.
 void run(const Launch& launch, void (*body)(const void*), const void* arguments);
 
-// Host memory that plays a device's: not a number until written, checked for writes past its ends after each launch.
-void* allocate(std::size_t bytes);
-void release(void* memory) noexcept;
-// What a device of the current size has left; see WithMemory.
-struct MemoryLeft {
-  std::size_t free = 0;
-  std::size_t total = 0;
-};
-MemoryLeft memory_left();
-
-// The device has so many bytes while this lives, those in use included.
-class WithMemory {
- public:
-  explicit WithMemory(std::size_t bytes);
-  WithMemory(const WithMemory&) = delete;
-  WithMemory& operator=(const WithMemory&) = delete;
-  ~WithMemory();
-
- private:
-  std::size_t before_;
-};
-
 }  // namespace depthkv::simt

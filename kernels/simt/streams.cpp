@@ -5,6 +5,8 @@
 
 namespace depthkv::simt {
 
+int device_of(void* stream) { return stream == nullptr ? current_device() : static_cast<Stream*>(stream)->device; }
+
 void later(void* stream, std::function<void()> work) {
   if (stream == nullptr) return work();
   static_cast<Stream*>(stream)->waiting.push_back(std::move(work));

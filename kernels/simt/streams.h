@@ -5,13 +5,17 @@
 #include <functional>
 #include <vector>
 
+#include "kernels/simt/memory.h"
+
 namespace depthkv::simt {
 
 struct Stream {
+  int device = current_device();
   std::vector<std::function<void()>> waiting;
 };
 
-// A null stream does everything at once.
+// A null stream is the thread's device's and does everything at once.
+int device_of(void* stream);
 void later(void* stream, std::function<void()> work);
 void catch_up(void* stream);
 

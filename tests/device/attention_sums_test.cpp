@@ -8,8 +8,8 @@
 
 #include "depthkv/error.h"
 #include "device/schedules.h"
+#include "kernels/attention_sums/launchers.h"
 #include "kernels/cases.h"
-#include "kernels/device_memory.h"
 
 namespace depthkv {
 namespace {
@@ -65,6 +65,28 @@ TEST(DeviceAttentionSums, KeysOfALargerCacheAreReadWithTheirStride) {
   ops_for(Device::reference).attention_sums(in.queries.view(), part, 30, {}, expected);
   const std::vector<double> found = device_sums(in.queries.view(), part, 30, {});
   for (std::size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(found[i], expected[i], 2e-5 * expected[i]) << i;
+}
+
+// Queries as an engine has them, [row][head][d] with room behind, and keys in a larger cache: read where they are.
+TEST(DeviceAttentionSums, ReadAnEnginesOwnBuffers) {
+  const KernelInputs in({"", 2, 2, 70, 20, 64}, 3);
+  constexpr std::size_t kRow = 4 * 64 + 16;
+  std::vector<float> by_row(20 * kRow, std::numeric_limits<float>::quiet_NaN());
+  for (std::int64_t h = 0; h < 4; ++h)
+    for (std::int64_t r = 0; r < 20; ++r)
+      std::ranges::copy(in.queries.row(h, r), by_row.begin() + r * static_cast<std::int64_t>(kRow) + h * 64);
+  const cuda::DeviceArray<float> queries{std::span<const float>(by_row)};
+  const cuda::DeviceArray<std::uint16_t> keys{std::span<const std::uint16_t>(in.half_keys)};
+  const View there{queries.data(), 4, 20, 64, 64, kRow};
+  HalfRows cache = in.halves();
+  cache.data = keys.data();
+  std::vector<double> expected(static_cast<std::size_t>(4 * 70), 1.0);
+  std::vector<double> found = expected;
+  cuda::attention_sums(in.queries.view(), in.halves(), 50, {}, expected);
+  cuda::attention_sums(there, cache, 50, {}, found);
+  EXPECT_EQ(found, expected);
+  const View odd{queries.data() + 1, 4, 20, 64, 64, kRow};
+  EXPECT_THROW(cuda::attention_sums(odd, cache, 50, {}, found), Error);
 }
 
 TEST(DeviceAttentionSums, NanReachesTheColumnsItsRowSeesAndNoOthers) {

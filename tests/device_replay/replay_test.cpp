@@ -14,6 +14,11 @@
 #include "support/files.h"
 #include "support/scratch.h"
 #include "support/synthetic_trace.h"
+#ifndef DEPTHKV_ON_GPU
+#include "kernels/device_lane.h"
+#include "kernels/parallel.h"
+#include "kernels/simt/memory.h"
+#endif
 
 namespace depthkv {
 namespace {
@@ -83,7 +88,7 @@ class DeviceReplay : public testing::Test {
   ScratchDirectory scratch_;
   ReplayPlan plan_;
 #ifndef DEPTHKV_ON_GPU
-  UseCudaBackend played_{{cuda::ops, cuda::devices}};
+  UseCudaBackend played_{{cuda::ops, cuda::devices, cuda::device_of, cuda::gather}};
 #endif
 };
 
@@ -123,6 +128,107 @@ TEST_F(DeviceReplay, SameBytesForAnyNumberOfThreads) {
   const std::string one = run(Device::cuda, 1).csv;
   for (const int threads : {2, 4}) EXPECT_EQ(run(Device::cuda, threads).csv, one) << threads;
 }
+
+#ifndef DEPTHKV_ON_GPU
+// Everything that a replay says, in the order of saying it.
+struct Said {
+  std::vector<std::string> progress;
+  std::vector<std::string> watched;
+  std::string csv;
+};
+
+class SeveralDevices : public DeviceReplay {
+ protected:
+  SeveralDevices() {
+    plan_.scorers = specs({"snapkv", "knorm"});
+    plan_.scorers[0].params["window"] = std::int64_t{16};
+    plan_.structures = specs({"token", "block"});
+    plan_.layer_allocators = specs({"uniform", "depthkv"});
+    plan_.head_allocators = specs({"adakv"});
+    plan_.device = Device::cuda;
+    for (int i = 0; i < kSamples; ++i) {
+      SyntheticTrace options;
+      options.id = "sample-" + std::to_string(i);
+      options.seed = static_cast<std::uint64_t>(i + 1);
+      options.layers = 2;
+      options.segments = {{3, 30}, 70 - 9 * i};  // the first takes longest
+      options.tokens = options.segments.prompt_end + 5;
+      write_synthetic_trace(scratch_ / "several", options);
+    }
+  }
+
+  Said say(int devices, int threads) {
+    const simt::WithDevices with(devices);
+    plan_.threads = threads;
+    Said said;
+    ReplayWatch watch;
+    watch.scores = [&](const Sample& sample, const ResultTable&, std::size_t ranker, int layer, const View& scores) {
+      said.watched.push_back("scores " + sample.id + std::to_string(ranker) + std::to_string(layer) +
+                             std::to_string(scores.row(1, 0)[3]));
+    };
+    watch.kept = [&](const Sample& sample, const ResultTable&, std::size_t policy, std::size_t keep, int layer,
+                     const std::vector<std::vector<std::uint32_t>>& kept) {
+      said.watched.push_back("kept " + sample.id + std::to_string(policy) + std::to_string(keep) +
+                             std::to_string(layer) + testing::PrintToString(kept));
+    };
+    const Progress progress = [&](std::string_view, std::int64_t done, std::int64_t total, std::string_view what) {
+      said.progress.push_back(std::to_string(done) + "/" + std::to_string(total) + " " + std::string(what));
+    };
+    const ResultTable table = replay(open_trace_set(scratch_ / "several"), plan_, builtin_policies(), progress, watch);
+    write_results_csv(table, scratch_ / "results.csv");
+    said.csv = read_text(scratch_ / "results.csv");
+    return said;
+  }
+
+  static constexpr int kSamples = 5;
+};
+
+TEST_F(SeveralDevices, GiveTheSameBytesInTheSameOrder) {
+  const Said one = say(1, 2);
+  EXPECT_EQ(one.progress.size(), kSamples + 1U);
+  EXPECT_GT(one.watched.size(), 200U);
+  for (const int devices : {2, 3, 8}) {
+    const Said several = say(devices, 4);
+    EXPECT_EQ(several.csv, one.csv) << devices;
+    EXPECT_EQ(several.watched, one.watched) << devices;
+    EXPECT_EQ(several.progress.back(), one.progress.back());
+  }
+}
+
+// What a lane has taken it keeps, so a device that was used has less left.
+TEST_F(SeveralDevices, AreAllUsedAndHoldOneSampleEach) {
+  const simt::WithDevices with(4);
+  for (int device = 0; device < 4; ++device) {
+    const UseDevice on(device);
+    cuda::trim_idle_lanes();
+    EXPECT_EQ(simt::memory_left().free, simt::memory_left().total) << device;
+  }
+  const Said said = say(3, 3);
+  for (int device = 0; device < 4; ++device) {
+    simt::use_device(device);
+    EXPECT_EQ(simt::memory_left().free < simt::memory_left().total, device < 3) << device;
+  }
+  for (std::size_t begun = 0; begun < kSamples; ++begun)
+    EXPECT_LT(static_cast<int>(begun), std::stoi(said.progress[begun]) + 3) << said.progress[begun];
+}
+
+TEST_F(SeveralDevices, TheErrorOfTheFirstBadSampleComesOut) {
+  for (const int i : {1, 3}) {
+    SyntheticTrace options;
+    options.id = "sample-" + std::to_string(i);
+    options.query_heads = 6;  // another model
+    write_synthetic_trace(scratch_ / "several", options);
+  }
+  for (const int devices : {1, 4}) {
+    try {
+      say(devices, 4);
+      FAIL();
+    } catch (const InputError& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr("sample-1.h5")) << devices;
+    }
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace depthkv

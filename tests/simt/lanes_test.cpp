@@ -11,10 +11,11 @@
 #include "kernels/accumulate_losses/accumulate_losses.h"
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/cases.h"
+#include "kernels/parallel.h"
 #include "kernels/rank/rank.h"
 #include "kernels/row_norms/row_norms.h"
 #include "kernels/set_losses/set_losses.h"
-#include "kernels/simt/simt.h"
+#include "kernels/simt/memory.h"
 
 namespace depthkv {
 namespace {
@@ -121,6 +122,35 @@ TEST(Lanes, MemoryIsKeptFromCallToCall) {
   EXPECT_EQ(used(), before);
   cuda::trim_idle_lanes();
   EXPECT_GT(used(), before);
+}
+
+TEST(Lanes, EachDeviceHasItsOwnAndItsOwnMemory) {
+  const simt::WithDevices two(2);
+  const KernelInputs in({"", 2, 2, 300, 45, 64}, 3);
+  cuda::trim_idle_lanes();
+  const std::vector<double> expected = everything(in);
+  cuda::trim_idle_lanes();
+  const simt::WithMemory little(700 << 10U);
+  const cuda::DeviceArray<char> fills(600 << 10U);  // the first device
+  EXPECT_THROW(everything(in), cuda::OutOfDeviceMemory);
+  const UseDevice on(1);
+  EXPECT_EQ(everything(in), expected);
+}
+
+TEST(Lanes, ThreadsOfALoopWorkForTheirCallersDevice) {
+  const simt::WithDevices three(3);
+  std::vector<int> found(8, -1);
+  const UseDevice on(2);
+  parallel_for(8, 4, [&](std::int64_t i) {
+    const cuda::UseLane lane;
+    found[static_cast<std::size_t>(i)] = simt::current_device();
+  });
+  EXPECT_THAT(found, testing::Each(2));
+  {
+    const UseDevice inside(1);
+    EXPECT_EQ(device_of_thread(), 1);
+  }
+  EXPECT_EQ(device_of_thread(), 2);
 }
 
 }  // namespace

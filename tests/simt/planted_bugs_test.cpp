@@ -211,6 +211,56 @@ TEST(PlantedBugs, SharedMemoryThatNobodyWroteIsNan) {
   for (const float x : out.to_host()) EXPECT_TRUE(std::isnan(x));
 }
 
+// Of another device.
+__global__ void lacks_nothing() {}
+struct WithPointer {
+  int count;
+  const float* values;
+};
+__global__ void reads_pointer(const float* values, float* out) { out[threadIdx.x] = values[threadIdx.x]; }
+__global__ void reads_struct(WithPointer from, float* out) { out[threadIdx.x] = from.values[threadIdx.x]; }
+
+TEST(PlantedBugs, AKernelMayNotGetAnotherDevicesMemory) {
+  const simt::WithDevices two(2);
+  const DeviceArray<float> there(kThreads);
+  simt::use_device(1);
+  const DeviceArray<float> here(kThreads);
+  const DeviceArray<float> out(kThreads);
+  EXPECT_NO_THROW(launch({.block = {kThreads}}, reads_pointer, here.data(), out.data()));
+  const auto foreign = AllOf(HasSubstr("a kernel on device 1 gets an address in an array of 512 bytes on device 0"),
+                             HasSubstr("planted_bugs_test.cpp"));
+  EXPECT_THAT(error_of([&] { launch({.block = {1}}, reads_pointer, there.data(), out.data()); }), foreign);
+  EXPECT_THAT(error_of([&] { launch({.block = {1}}, reads_pointer, there.data() + 5, out.data()); }), foreign);
+  EXPECT_THAT(error_of([&] {
+                launch({.block = {1}}, reads_struct, WithPointer{3, there.data()}, out.data());
+              }),
+              foreign);
+  simt::use_device(0);
+  EXPECT_NO_THROW(there.to_host());
+}
+
+TEST(PlantedBugs, ACopyOrLaunchMayNotUseAnotherDevicesStream) {
+  const simt::WithDevices two(2);
+  const DeviceArray<float> there(kThreads);
+  void* stream = cuda::make_stream();
+  simt::use_device(1);
+  const DeviceArray<float> here(kThreads);
+  std::vector<float> host(kThreads);
+  const auto copied = [&](const DeviceArray<float>& array, std::size_t count, void* on) {
+    return error_of([&] { cuda::copy_to_host(host.data(), array.data(), count * sizeof(float), on); });
+  };
+  EXPECT_EQ(copied(there, kThreads, stream), "");
+  EXPECT_THAT(copied(here, kThreads, stream), HasSubstr("on device 0 is at an array of 512 bytes on device 1"));
+  EXPECT_THAT(copied(there, kThreads, nullptr), HasSubstr("on device 1 is at an array of 512 bytes on device 0"));
+  EXPECT_THAT(copied(here, kThreads + 1, nullptr), HasSubstr("which ends before"));
+  EXPECT_THAT(error_of([&] { cuda::fill_with_zeros(host.data(), 4, stream); }), HasSubstr("an address of no device"));
+  EXPECT_THAT(error_of([&] { launch({.stream = stream}, lacks_nothing); }),
+              HasSubstr("a stream of device 0 on a thread that uses device 1"));
+  EXPECT_THAT(error_of([] { simt::use_device(2); }), HasSubstr("device 2, expected one below 2"));
+  cuda::wait_for(stream);
+  cuda::destroy_stream(stream);
+}
+
 // Masks. Each kernel's mistake is on the line that its test names.
 constexpr int kOwnLane = __LINE__ + 1;
 __global__ void lacks_own_lane() { __syncwarp(0x0000ffffU); }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "depthkv/error.h"
+#include "kernels/cuda_backend.h"
 #include "kernels/half.h"
 #include "tracer/llama/graph.h"
 
@@ -154,6 +155,19 @@ HalfRows Capture::cached_keys(const ggml_tensor& cache, int layer) {
   return {keys_.data(), heads.kv_heads, count, heads.head_dim, row};
 }
 
+// The scheduler waits for the engine's device before it hands a node over.
+std::optional<DeviceRows> Capture::on_device(const ggml_tensor& queries, const ggml_tensor& cache, int layer) const {
+  const LayerShape& heads = shape(layer);
+  if (!wanted_.on_device || cache.type != GGML_TYPE_F16) return std::nullopt;
+  const auto stride = [&](int dimension) { return static_cast<std::int64_t>(queries.nb[dimension] / sizeof(float)); };
+  const View there{
+      static_cast<const float*>(queries.data), heads.query_heads, rows_, heads.head_dim, stride(2), stride(1)};
+  const HalfRows keys{static_cast<const std::uint16_t*>(cache.data), heads.kv_heads, first_ + rows_, heads.head_dim,
+                      check_row(cache, cache.ne[0], layer)};
+  const std::optional<int> device = cuda_device_of(there, keys);
+  return device ? std::optional(DeviceRows{*device, there, keys}) : std::nullopt;
+}
+
 void Capture::take_queries(const ggml_tensor& queries, const ggml_tensor& key_cache, int layer) {
   const LayerShape& heads = shape(layer);
   check_shape(queries, rows_, heads.query_heads);
@@ -170,13 +184,15 @@ void Capture::take_queries(const ggml_tensor& queries, const ggml_tensor& key_ca
   if (wanted_.input_norms && input_norms_.empty())
     throw Error(fmt::format("layer {} shows no projection of its queries; record without {}", layer,
                             to_string(Channel::repeat_max)));
+  const std::optional<DeviceRows> there = wanted_.cached_keys ? on_device(queries, key_cache, layer) : std::nullopt;
   sink_({.channel = Channel::queries,
          .layer = layer,
          .first = first_,
          .rows = rows_,
          .data = block_,
          .unrotated = unrotated(queries, layer),
-         .cached_keys = wanted_.cached_keys ? cached_keys(key_cache, layer) : HalfRows{},
+         .cached_keys = wanted_.cached_keys && !there ? cached_keys(key_cache, layer) : HalfRows{},
+         .on_device = there,
          .input_norms = input_norms_});
   input_norms_.clear();  // the next layer's have to come before its queries
 }

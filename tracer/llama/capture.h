@@ -23,6 +23,7 @@ class Capture : public Watcher {
     std::vector<bool> attention = {};  // per layer; empty: none
     bool unrotated = false;            // queries before rotation, too
     bool cached_keys = false;          // all keys so far beside the queries
+    bool on_device = false;            // as views of the engine's own memory where ops can read it there
     bool input_norms = false;          // of what the queries are projections of, beside them
     int threads = 0;                   // for what happens between two of the engine's operations
   };
@@ -47,6 +48,7 @@ class Capture : public Watcher {
   const LayerShape& shape(int layer) const;
   std::int64_t check_row(const ggml_tensor& cache, std::int64_t found, int layer) const;
   HalfRows cached_keys(const ggml_tensor& cache, int layer);
+  std::optional<DeviceRows> on_device(const ggml_tensor& queries, const ggml_tensor& cache, int layer) const;
 
   const ModelCard& card_;
   const LayerSink& sink_;

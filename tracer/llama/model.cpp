@@ -48,11 +48,16 @@ class Recording {
                  {.attention = request.attention,
                   .unrotated = request.unrotated_queries,
                   .cached_keys = request.cached_keys,
+                  .on_device = request.on_device,
                   .threads = options.threads}),
         states_(card, request.states, workers_),
         passage_sink_([this, &request](const LayerBlock& block) { request.passage_sink(passage_, block); }),
         passage_capture_(card, passage_sink_, workers_,
-                         {.entries = false, .cached_keys = true, .input_norms = true, .threads = options.threads}),
+                         {.entries = false,
+                          .cached_keys = true,
+                          .on_device = request.on_device,
+                          .input_norms = true,
+                          .threads = options.threads}),
         session_(model, options) {}
 
   // Computes tokens from position first on; every row goes to the sink, its hidden states if they are asked for, too.
