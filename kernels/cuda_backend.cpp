@@ -6,7 +6,12 @@
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/attention_sums/attention_sums.h"
 #include "kernels/column_sums/column_sums.h"
+#include "kernels/evidence_curves/evidence_curves.h"
+#include "kernels/merge/merge.h"
+#include "kernels/page_bounds/page_bounds.h"
+#include "kernels/pooled_best/pooled_best.h"
 #include "kernels/projected_norms/projected_norms.h"
+#include "kernels/quantise/quantise.h"
 #include "kernels/rank/rank.h"
 #include "kernels/row_norms/row_norms.h"
 #include "kernels/set_losses/set_losses.h"
@@ -18,13 +23,20 @@ const Ops& ops() {
                          .rankings_together = true,
                          .attention_rows = cuda::attention_rows,
                          .attention_sums = cuda::attention_sums,
-                         .attention_maxima = cpu::attention_maxima,  // only recording asks for it, on the CPU
+                         .attention_maxima = cuda::attention_maxima,
                          .column_sums = cuda::column_sums,
                          .row_norms = cuda::row_norms,
                          .projected_norms = cuda::projected_norms,
                          .rank = cuda::rank,
                          .accumulate_losses = cuda::accumulate_losses,
-                         .set_losses = cuda::set_losses};
+                         .set_losses = cuda::set_losses,
+                         .evidence_curves = cuda::evidence_curves,
+                         .pooled_best = cuda::pooled_best,
+                         .page_bounds = cuda::page_bounds,
+                         .page_scores = cuda::page_scores,
+                         .quantise = cuda::quantise,
+                         .nearest_kept = cuda::nearest_kept,
+                         .merge_rows = cuda::merge_rows};
   return kCuda;
 }
 

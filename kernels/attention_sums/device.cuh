@@ -5,35 +5,13 @@
 #pragma once
 #include <cmath>
 
-#include "kernels/tiles.cuh"
+#include "kernels/cached_attention.cuh"
 
 namespace depthkv::cuda {
-
-// Strides are in elements; vectors begin at multiples of 16 bytes.
-struct AttentionBlock {
-  const float* queries;  // [row][head][dimension]
-  long long query_row_stride;
-  long long query_head_stride;
-  const Half* keys;  // [position][KV head][dimension]
-  long long key_row_stride;
-  long long key_head_stride;
-  int dimensions;  // a multiple of kChunk
-  int rows;
-  int group;   // query heads per KV head
-  int first;   // position of row 0
-  int window;  // 0: all up to its own
-  float scale;
-  float softcap;  // 0: none
-};
 
 __device__ inline float logit_of(const AttentionBlock& block, float product) {
   const float logit = product * block.scale;
   return block.softcap > 0 ? block.softcap * tanhf(logit / block.softcap) : logit;
-}
-
-// The first key that the row at `position` sees.
-__device__ inline int first_seen_by(const AttentionBlock& block, int position) {
-  return block.window > 0 && position >= block.window ? position - block.window + 1 : 0;
 }
 
 // exp(-inf - -inf), for a lane that has seen nothing yet, is 0 here.
