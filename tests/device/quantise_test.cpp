@@ -18,7 +18,9 @@ void expect_same(const Tensor& found, const Tensor& expected) {
   ASSERT_EQ(found.values().size(), expected.values().size());
   for (std::size_t i = 0; i < expected.values().size(); ++i) {
     ASSERT_EQ(std::isnan(found.values()[i]), std::isnan(expected.values()[i])) << i;
-    if (!std::isnan(expected.values()[i])) ASSERT_EQ(found.values()[i], expected.values()[i]) << i;
+    if (!std::isnan(expected.values()[i])) {
+      ASSERT_EQ(found.values()[i], expected.values()[i]) << i;
+    }
   }
 }
 

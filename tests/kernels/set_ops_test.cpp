@@ -99,7 +99,7 @@ TEST_P(SetOpsTest, PageBoundsAreTheReferencesAndHoldTheirKeys) {
     const Tensor exact_scores = slow().page_scores(in_.queries.view(), bounds);
     ASSERT_EQ(scores.columns(), (keys.rows + size - 1) / size);
     for (std::size_t i = 0; i < scores.values().size(); ++i)
-      ASSERT_NEAR(scores.values()[i], exact_scores.values()[i], 1e-5 * (1 + std::abs(exact_scores.values()[i])));
+      ASSERT_NEAR(scores.values()[i], exact_scores.values()[i], 1e-5 * (1 + static_cast<double>(std::abs(exact_scores.values()[i]))));
     for (std::int64_t h = 0; h < scores.heads(); ++h) {
       for (std::int64_t r = 0; r < scores.rows(); ++r) {
         for (std::int64_t j = 0; j < keys.rows; ++j) {
@@ -174,7 +174,9 @@ TEST(Quantise, EqualValuesStayAndWhatIsNotFiniteSpoilsItsGroup) {
         for (std::size_t c = 0; c < 6; ++c) {
           EXPECT_EQ(std::isnan(tokens.row(0, r)[c]), r >= 2 && c == 4);
           EXPECT_EQ(std::isnan(channels.row(0, r)[c]), r == 2 && c >= 4);
-          if (!std::isnan(tokens.row(0, r)[c])) EXPECT_EQ(tokens.row(0, r)[c], 0.1F);
+          if (!std::isnan(tokens.row(0, r)[c])) {
+            EXPECT_EQ(tokens.row(0, r)[c], 0.1F);
+          }
         }
       }
     }
