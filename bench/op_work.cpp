@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <random>
 
@@ -268,6 +269,16 @@ std::vector<OpWork> works_of(const KernelCase& c, Device device) {
                           page_scores, quantise_keys, quantise_values, nearest_kept, merge_rows})
     works.push_back(make(inputs));
   return works;
+}
+
+std::function<void()> copy_of(double bytes) {
+  const auto half = static_cast<std::size_t>(bytes / 2);
+  auto from = std::make_shared<std::vector<char>>(half, 'a');
+  auto to = std::make_shared<std::vector<char>>(half, 'b');
+  return [from, to] {
+    std::memcpy(to->data(), from->data(), to->size());
+    asm volatile("" : : "r"(to->data()) : "memory");
+  };
 }
 
 }  // namespace depthkv
