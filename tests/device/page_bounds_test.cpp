@@ -31,7 +31,9 @@ TEST_P(DevicePageBounds, AreTheCpusBitsUnderEverySchedule) {
       ASSERT_EQ(found_scores.values().size(), scores.values().size());
       for (std::size_t i = 0; i < scores.values().size(); ++i) {
         ASSERT_EQ(found_scores.values()[i], scores.values()[i]) << i;
-        ASSERT_NEAR(found_scores.values()[i], exact.values()[i], 1e-5 * (1 + static_cast<double>(std::abs(exact.values()[i])))) << i;
+        ASSERT_NEAR(found_scores.values()[i], exact.values()[i],
+                    1e-5 * (1 + static_cast<double>(std::abs(exact.values()[i]))))
+            << i;
       }
     });
   }

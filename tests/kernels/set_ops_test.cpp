@@ -99,7 +99,8 @@ TEST_P(SetOpsTest, PageBoundsAreTheReferencesAndHoldTheirKeys) {
     const Tensor exact_scores = slow().page_scores(in_.queries.view(), bounds);
     ASSERT_EQ(scores.columns(), (keys.rows + size - 1) / size);
     for (std::size_t i = 0; i < scores.values().size(); ++i)
-      ASSERT_NEAR(scores.values()[i], exact_scores.values()[i], 1e-5 * (1 + static_cast<double>(std::abs(exact_scores.values()[i]))));
+      ASSERT_NEAR(scores.values()[i], exact_scores.values()[i],
+                  1e-5 * (1 + static_cast<double>(std::abs(exact_scores.values()[i]))));
     for (std::int64_t h = 0; h < scores.heads(); ++h) {
       for (std::int64_t r = 0; r < scores.rows(); ++r) {
         for (std::int64_t j = 0; j < keys.rows; ++j) {
