@@ -70,16 +70,22 @@ static __global__ void __launch_bounds__(kTileThreads, kTileBlocks) row_tops_ker
   }
 }
 
-// The same blocks. inverses [head][row]: one over the sum of exp(logit - top), in 32 parts that are added by halves.
+// The same blocks. inverses [head][row]: one over the sum of exp(logit - top), in 32 parts that are added by halves. A
+// thread's parts lie in shared memory, where only it looks: in registers they would leave too few.
 static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     row_inverses_kernel(AttentionBlock block, const float* tops, float* inverses) {
   DEPTHKV_SHARED(Tiles, tiles);
+  DEPTHKV_SHARED(float[kEach][kEach][kTileThreads], sums);
   const int head = static_cast<int>(blockIdx.y);
   const int first_row = static_cast<int>(blockIdx.x) * kHeld;
   const int row = first_row + static_cast<int>(threadIdx.x) / kAcross * kEach;
   const int lane = static_cast<int>(threadIdx.x) % kAcross;
   const float* row_tops = tops + static_cast<long long>(head) * block.rows;
-  float sums[kEach][kEach] = {};
+  DEPTHKV_UNROLL
+  for (auto& line : sums) {
+    DEPTHKV_UNROLL
+    for (auto& part : line) part[threadIdx.x] = 0;
+  }
   for_key_tiles(block, tiles, head, first_row, [&](const float(&products)[kEach][kEach], int from) {
     DEPTHKV_UNROLL
     for (int i = 0; i < kEach; ++i) {
@@ -87,17 +93,19 @@ static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
       DEPTHKV_UNROLL
       for (int k = 0; k < kEach; ++k)
         if (sees(block, block.first + row + i, from + lane * kEach + k))
-          sums[i][k] += exp_as_on_cpu(logit_as_on_cpu(block, products[i][k]) - top);
+          sums[i][k][threadIdx.x] += exp_as_on_cpu(logit_as_on_cpu(block, products[i][k]) - top);
     }
   });
   DEPTHKV_UNROLL
   for (int i = 0; i < kEach; ++i) {
+    float parts[kEach];
     DEPTHKV_UNROLL
-    for (int step = kAcross / 2; step > 0; step /= 2) {
+    for (int k = 0; k < kEach; ++k) {
+      parts[k] = sums[i][k][threadIdx.x];
       DEPTHKV_UNROLL
-      for (int k = 0; k < kEach; ++k) sums[i][k] += __shfl_xor_sync(kAllLanes, sums[i][k], step);
+      for (int step = kAcross / 2; step > 0; step /= 2) parts[k] += __shfl_xor_sync(kAllLanes, parts[k], step);
     }
-    const float sum = (sums[i][0] + sums[i][2]) + (sums[i][1] + sums[i][3]);
+    const float sum = (parts[0] + parts[2]) + (parts[1] + parts[3]);
     if (lane == 0 && row + i < block.rows) inverses[static_cast<long long>(head) * block.rows + row + i] = 1.0F / sum;
   }
 }

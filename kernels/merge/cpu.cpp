@@ -46,10 +46,11 @@ Nearest nearest_kept(const View& keys, std::span<const std::uint32_t> kept, std:
   std::vector<float> cosines(kept.size());
   for_products(TransposedKeys(there.view(), 0), away.view(), [&](std::int64_t row, const float* products) {
     const auto e = static_cast<std::size_t>(row);
-    for (std::size_t t = 0; t < cosines.size(); ++t) cosines[t] = products[t] * kept_inverse[t] * dropped_inverse[e];
+    for (std::size_t t = 0; t < cosines.size(); ++t)
+      cosines[t] = products[t] * kept_inverse[t];  // but for a factor that all share
     const std::size_t best = first_of_best(cosines);
     nearest.kept[e] = static_cast<std::uint32_t>(best);
-    nearest.similarity[e] = cosines[best];
+    nearest.similarity[e] = cosines[best] * dropped_inverse[e];
   });
   return nearest;
 }

@@ -50,8 +50,8 @@ static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
       const float inverse = block.kept_inverse[at];
       DEPTHKV_UNROLL
       for (int i = 0; i < kEach; ++i) {
-        const float cosine = products[i][k] * inverse * block.dropped_inverse[min(entry + i, block.dropped_count - 1)];
-        if (!is_nearer(cosine, at, most[i], best[i])) continue;
+        const float cosine = products[i][k] * inverse;          // but for a factor that all share
+        if (cosine <= most[i] || most[i] != most[i]) continue;  // kept ones come in rising order
         most[i] = cosine;
         best[i] = at;
       }
@@ -69,7 +69,7 @@ static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     }
     if (lane != 0 || entry + i >= block.dropped_count) continue;
     kept[entry + i] = static_cast<unsigned>(best[i]);
-    similarity[entry + i] = most[i];
+    similarity[entry + i] = most[i] * block.dropped_inverse[entry + i];
   }
 }
 

@@ -3,12 +3,12 @@
 // al. 2024), arXiv:2406.13035; MergingPress of kvpress; neighbours as in KVMerger, arXiv:2407.08454
 //
 // nearest_kept: keys [1, T, d] of a KV head; kept [K] and dropped [D] positions below T, kept ones rising. For each
-// dropped entry the index into `kept` whose key has the largest cosine with its own, equal cosines (to the bit) to the
-// lower position, and that cosine. A key of length 0 has cosine 0 with all. NaN counts as more alike than anything, so
-// that it isn't swallowed. K = 0: index 0 and cosine -1 for all, and nothing may be merged. The CPU multiplies in
-// float, in the order of dimensions, then by one over the kept key's norm, then the other's; CUDA gives the same bits,
-// so the same neighbours. The reference, in double, may choose another of two kept entries whose cosines differ by
-// 1e-6.
+// dropped entry the index into `kept` whose key has the largest cosine with its own, equal ones to the lower position,
+// and that cosine. A key of length 0 has cosine 0 with all. NaN counts as more alike than anything, so that it isn't
+// swallowed. K = 0: index 0 and cosine -1 for all, and nothing may be merged. The CPU multiplies in float, in the order
+// of dimensions, then by one over the kept key's norm; it chooses, and multiplies by one over the other's norm. CUDA
+// gives the same bits, so the same neighbours. The reference, in double, may choose another of two kept entries whose
+// cosines differ by 1e-6.
 //
 // merge_rows: of rows [1, T, d], for each kept row x_t, with e over the dropped entries that go into it, by rising
 // place in `dropped`, those with weight 0 left out:
