@@ -2,6 +2,7 @@
 #include "bench/op_work.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -163,13 +164,109 @@ OpWork set_losses(const Shared& x) {
           {x->c.group * x->c.rows, x->c.columns, x->c.tokens}};
 }
 
+// A few of its tokens are marked.
+OpWork evidence_curves(const Shared& x) {
+  auto ranking = std::make_shared<Ranking>(shuffled_ranking(x->c.kv_heads, x->c.tokens, 1));
+  std::vector<std::uint8_t> marked(static_cast<std::size_t>(x->c.tokens));
+  for (std::size_t j = marked.size() / 3; j < marked.size() / 3 + 20; ++j) marked[j] = 1;
+  return {"evidence_curves",
+          [x, ranking, marked] { keep(x->ops.evidence_curves(*ranking, marked)); },
+          0,
+          (sizeof(std::uint32_t) + kFloat) * x->c.kv_heads * x->tokens() + x->tokens(),
+          {}};
+}
+
+// Half of all entries of thirty-two layers. What it reads doesn't grow with the lists' lengths: its bytes are those of
+// the items that each step of the search looks at.
+OpWork pooled_best(const Shared& x) {
+  constexpr int kLayers = 32;
+  constexpr double kSteps = 32;  // bits of a threshold
+  auto pool = std::make_shared<Pool>(kLayers * x->c.kv_heads, x->c.tokens, 0, 1);
+  const auto half = static_cast<std::int64_t>(pool->scores.size() / 2);
+  return {"pooled_best",
+          [x, pool, half] { keep(x->ops.pooled_best(pool->lists(), half)); },
+          0,
+          kFloat * kSteps * kLayers * x->c.kv_heads * std::log2(x->tokens()),
+          {}};
+}
+
+constexpr std::int64_t kPage = 16;  // tokens, as Quest has them
+
+OpWork page_bounds(const Shared& x) {
+  const double keys = x->c.kv_heads * x->tokens() * x->width();
+  return {"page_bounds",
+          [x] { keep(x->ops.page_bounds(x->in.keys.view(), kPage)); },
+          0,
+          kFloat * keys * (1 + 2.0 / kPage),
+          {}};
+}
+
+// A product for each dimension; the CPU takes two.
+OpWork page_scores(const Shared& x) {
+  const View queries = x->in.queries.view().head_range(0, x->c.group);
+  auto bounds = std::make_shared<PageBounds>(x->ops.page_bounds(x->in.keys.view().head_range(0, 1), kPage));
+  const double pages = x->tokens() / kPage;
+  return {"page_scores",
+          [x, queries, bounds] { keep(x->ops.page_scores(queries, *bounds)); },
+          2 * x->group_rows() * pages * x->width(),
+          kFloat * (x->group_rows() * (x->width() + pages) + 2 * pages * x->width()),
+          {x->c.group * x->c.rows, x->c.tokens / kPage, x->c.columns}};
+}
+
+// KIVI's groups of 32.
+OpWork quantise(const Shared& x, std::string_view name, QuantiseSpec spec) {
+  return {name,
+          [x, spec] { keep(x->ops.quantise(x->in.values.view(), spec)); },
+          0,
+          2 * kFloat * x->c.kv_heads * x->tokens() * x->width(),
+          {}};
+}
+OpWork quantise_keys(const Shared& x) { return quantise(x, "quantise_keys", {2, QuantiseSpec::Along::tokens, 32}); }
+OpWork quantise_values(const Shared& x) {
+  return quantise(x, "quantise_values", {2, QuantiseSpec::Along::channels, 32});
+}
+
+// So many entries of one head are kept at any length, so that cost grows with what is dropped.
+constexpr std::size_t kKeptEntries = 256;
+
+OpWork nearest_kept(const Shared& x) {
+  auto parts = std::make_shared<KeptAndDropped>(x->c.tokens, kKeptEntries);
+  const auto kept = static_cast<double>(parts->kept.size());
+  const auto dropped = static_cast<double>(parts->dropped.size());
+  const View keys = x->in.keys.view().head_range(0, 1);
+  return {"nearest_kept",
+          [x, parts, keys] { keep(x->ops.nearest_kept(keys, parts->kept, parts->dropped)); },
+          2 * kept * dropped * x->width(),
+          kFloat * ((kept + dropped) * (x->width() + 1) + 2 * dropped),
+          {static_cast<std::int64_t>(dropped), static_cast<std::int64_t>(kept), x->c.columns}};
+}
+
+OpWork merge_rows(const Shared& x) {
+  auto parts = std::make_shared<KeptAndDropped>(x->c.tokens, kKeptEntries);
+  std::vector<std::uint32_t> into;
+  for (std::size_t e = 0; e < parts->dropped.size(); ++e)
+    into.push_back(static_cast<std::uint32_t>(e * 7 % parts->kept.size()));
+  const std::vector<float> ones(into.size(), 1.0F);
+  const View values = x->in.values.view().head_range(0, 1);
+  const auto kept = static_cast<double>(parts->kept.size());
+  const auto dropped = static_cast<double>(into.size());
+  return {"merge_rows",
+          [x, parts, into, ones, values] {
+            keep(x->ops.merge_rows({values, parts->kept, parts->dropped, into, ones, ones}));
+          },
+          0,
+          kFloat * ((2 * kept + dropped) * x->width() + kept + 4 * dropped),
+          {}};
+}
+
 }  // namespace
 
 std::vector<OpWork> works_of(const KernelCase& c, Device device) {
   const auto inputs = std::make_shared<const Inputs>(c, ops_for(device));
   std::vector<OpWork> works;
   for (const auto make : {attention_rows, attention_sums, attention_maxima, column_sums, row_norms, projected_norms,
-                          moments, rank, accumulate_losses, set_losses})
+                          moments, rank, accumulate_losses, set_losses, evidence_curves, pooled_best, page_bounds,
+                          page_scores, quantise_keys, quantise_values, nearest_kept, merge_rows})
     works.push_back(make(inputs));
   return works;
 }

@@ -7,7 +7,12 @@
 #include "kernels/attention_sums/attention_sums.h"
 #include "kernels/attention_sums/launchers.h"
 #include "kernels/column_sums/column_sums.h"
+#include "kernels/evidence_curves/evidence_curves.h"
+#include "kernels/merge/merge.h"
+#include "kernels/page_bounds/page_bounds.h"
+#include "kernels/pooled_best/pooled_best.h"
 #include "kernels/projected_norms/projected_norms.h"
+#include "kernels/quantise/quantise.h"
 #include "kernels/rank/rank.h"
 #include "kernels/row_norms/row_norms.h"
 #include "kernels/set_losses/set_losses.h"
@@ -25,7 +30,14 @@ const Ops& ops() {
                          .projected_norms = cuda::projected_norms,
                          .rank = cuda::rank,
                          .accumulate_losses = cuda::accumulate_losses,
-                         .set_losses = cuda::set_losses};
+                         .set_losses = cuda::set_losses,
+                         .evidence_curves = cuda::evidence_curves,
+                         .pooled_best = cuda::pooled_best,
+                         .page_bounds = cuda::page_bounds,
+                         .page_scores = cuda::page_scores,
+                         .quantise = cuda::quantise,
+                         .nearest_kept = cuda::nearest_kept,
+                         .merge_rows = cuda::merge_rows};
   return kCuda;
 }
 

@@ -12,7 +12,12 @@
 #include "kernels/attention_sums/attention_sums.h"
 #include "kernels/column_sums/column_sums.h"
 #include "kernels/cuda_backend.h"
+#include "kernels/evidence_curves/evidence_curves.h"
+#include "kernels/merge/merge.h"
+#include "kernels/page_bounds/page_bounds.h"
+#include "kernels/pooled_best/pooled_best.h"
 #include "kernels/projected_norms/projected_norms.h"
+#include "kernels/quantise/quantise.h"
 #include "kernels/rank/rank.h"
 #include "kernels/row_norms/row_norms.h"
 #include "kernels/set_losses/set_losses.h"
@@ -87,7 +92,14 @@ const Ops& ops_for(Device device) {
                         .projected_norms = cpu::projected_norms,
                         .rank = cpu::rank,
                         .accumulate_losses = cpu::accumulate_losses,
-                        .set_losses = cpu::set_losses};
+                        .set_losses = cpu::set_losses,
+                        .evidence_curves = cpu::evidence_curves,
+                        .pooled_best = cpu::pooled_best,
+                        .page_bounds = cpu::page_bounds,
+                        .page_scores = cpu::page_scores,
+                        .quantise = cpu::quantise,
+                        .nearest_kept = cpu::nearest_kept,
+                        .merge_rows = cpu::merge_rows};
   static const Ops kReference{.name = "reference",
                               .attention_rows = reference::attention_rows,
                               .attention_sums = reference::attention_sums,
@@ -97,7 +109,14 @@ const Ops& ops_for(Device device) {
                               .projected_norms = reference::projected_norms,
                               .rank = reference::rank,
                               .accumulate_losses = reference::accumulate_losses,
-                              .set_losses = reference::set_losses};
+                              .set_losses = reference::set_losses,
+                              .evidence_curves = reference::evidence_curves,
+                              .pooled_best = reference::pooled_best,
+                              .page_bounds = reference::page_bounds,
+                              .page_scores = reference::page_scores,
+                              .quantise = reference::quantise,
+                              .nearest_kept = reference::nearest_kept,
+                              .merge_rows = reference::merge_rows};
   if (device == Device::cuda) return cuda_ops();
   return device == Device::cpu ? kCpu : kReference;
 }

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "depthkv/error.h"
+#include "depthkv/ops.h"
 
 namespace depthkv {
 
@@ -30,23 +31,10 @@ std::vector<std::string> replay_metric_names() {
 
 bool higher_is_better(Metric metric) { return metric == Metric::mass || metric == Metric::evidence; }
 
-std::vector<float> evidence_curve(std::span<const std::uint32_t> order, const std::vector<bool>& is_evidence) {
-  const auto total = std::count(is_evidence.begin(), is_evidence.end(), true);
-  if (total == 0) return {};
-  std::vector<float> lost(order.size() + 1);
-  auto left = total;
-  lost[0] = 1.0F;
-  for (std::size_t k = 0; k < order.size(); ++k) {
-    left -= is_evidence[order[k]] ? 1 : 0;
-    lost[k + 1] = static_cast<float>(static_cast<double>(left) / static_cast<double>(total));
-  }
-  return lost;
-}
-
-std::vector<bool> evidence_flags(const Sample& sample, std::int64_t cut) {
-  std::vector<bool> flags(static_cast<std::size_t>(cut), false);
+std::vector<std::uint8_t> evidence_flags(const Sample& sample, std::int64_t cut) {
+  std::vector<std::uint8_t> flags(static_cast<std::size_t>(cut));
   for (const Span& span : sample.evidence) {
-    for (std::int64_t t = span.begin; t < std::min(span.end, cut); ++t) flags[static_cast<std::size_t>(t)] = true;
+    for (std::int64_t t = span.begin; t < std::min(span.end, cut); ++t) flags[static_cast<std::size_t>(t)] = 1;
   }
   return flags;
 }
@@ -89,10 +77,14 @@ RankedSample::RankedSample(const Trace& trace, const ReplayPlan& plan, const Pol
       numbers_(prunable_layers(trace.model())),
       protect_(policies.rankers[variant.ranker].protect),
       layers_(std::move(layers)) {
-  const std::vector<bool> is_evidence = evidence_flags(trace.sample(), shape_.tokens);
+  const std::vector<std::uint8_t> is_evidence = evidence_flags(trace.sample(), shape_.tokens);
   for (RankedLayer& layer : layers_) {
-    for (std::size_t g = 0; g < layer.judged.size(); ++g)
-      layer.judged[g].evidence = evidence_curve(layer.ranked.ranking.head(static_cast<std::int64_t>(g)), is_evidence);
+    if (layer.judged.empty()) continue;
+    const Tensor lost = ops_for(plan.device).evidence_curves(layer.ranked.ranking, is_evidence);
+    for (std::size_t g = 0; g < layer.judged.size() && !lost.empty(); ++g) {
+      const auto curve = lost.row(static_cast<std::int64_t>(g), 0);
+      layer.judged[g].evidence.assign(curve.begin(), curve.end());
+    }
   }
 }
 

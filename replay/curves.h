@@ -2,6 +2,7 @@
 // What a sample costs under a ranker: order, scores and curves. Everything up to here is paid once per (sample, layer,
 // ranker); everything after it is arithmetic on these small arrays.
 #pragma once
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,10 +35,8 @@ struct RankedLayer {
 // What a prunable layer's loss counts for in a policy's. NaN where the plan has no sensitivities.
 double layer_weight(const Policies& policies, Metric metric, std::size_t layer, std::size_t layers);
 
-// The share of the evidence tokens that are lost when the first k of a head's order are kept, k = 0 .. n; empty without
-// evidence.
-std::vector<float> evidence_curve(std::span<const std::uint32_t> order, const std::vector<bool>& is_evidence);
-std::vector<bool> evidence_flags(const Sample& sample, std::int64_t cut);
+// [cut]: 1 where a position is evidence.
+std::vector<std::uint8_t> evidence_flags(const Sample& sample, std::int64_t cut);
 
 // A ranker, or one at a certain budget where its scores depend on that.
 struct Variant {

@@ -92,10 +92,10 @@ class LayerSets {
   std::map<HeadSet, std::vector<std::uint32_t>> positions_;
 };
 
-double evidence_loss(const std::vector<std::uint32_t>& kept, const std::vector<bool>& is_evidence) {
-  const auto total = std::count(is_evidence.begin(), is_evidence.end(), true);
+double evidence_loss(const std::vector<std::uint32_t>& kept, const std::vector<std::uint8_t>& is_evidence) {
+  const auto total = std::count(is_evidence.begin(), is_evidence.end(), 1);
   if (total == 0) return std::numeric_limits<double>::quiet_NaN();
-  const auto found = std::count_if(kept.begin(), kept.end(), [&](std::uint32_t j) { return is_evidence[j]; });
+  const auto found = std::count_if(kept.begin(), kept.end(), [&](std::uint32_t j) { return is_evidence[j] != 0; });
   return 1.0 - static_cast<double>(found) / static_cast<double>(total);
 }
 
@@ -105,7 +105,7 @@ void measure_sets(const Trace& trace, const ReplayPlan& plan, const Policies& po
                   std::vector<SetRequest>& requests) {
   if (requests.empty()) return;
   const std::vector<int> layers = prunable_layers(trace.model());
-  const std::vector<bool> is_evidence = evidence_flags(trace.sample(), trace.sample().segments.at(plan.cut));
+  const std::vector<std::uint8_t> is_evidence = evidence_flags(trace.sample(), trace.sample().segments.at(plan.cut));
   LayerSets sets(trace, plan, policies, requests);
   for (std::size_t l = 0; l < layers.size(); ++l) {
     sets.load(l, layers[l]);

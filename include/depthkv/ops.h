@@ -2,6 +2,7 @@
 // The kernels that scorers and the replay may call; one table per back end. Contracts: kernels/<op>/<op>.h.
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,6 +22,46 @@ struct SoftmaxSpec {
 struct ModelCard;
 // Of a layer of a model.
 SoftmaxSpec softmax_of(const ModelCard& model, int layer);
+
+// Falling lists of finite numbers that compete for entries.
+struct PooledLists {
+  std::span<const float> scores{};         // list after list
+  std::span<const std::int64_t> begins{};  // [U + 1]
+  std::span<const std::int64_t> costs{};   // [U], >= 1: entries that an item stands for
+  std::span<const double> factors{};       // [U], >= 0, of scores below `unscaled`; or none
+  float unscaled = std::numeric_limits<float>::infinity();
+  std::int64_t most = std::numeric_limits<std::int64_t>::max();  // items of a list that count
+};
+
+// The least and the most of each dimension in each page of keys, [Hkv, pages, d].
+struct PageBounds {
+  Tensor least;
+  Tensor most;
+};
+
+// Numbers that share a scale: `size` neighbours in one channel, or in one token.
+struct QuantiseSpec {
+  enum class Along { tokens, channels };
+  int bits = 2;
+  Along along = Along::tokens;
+  std::int64_t size = 32;
+};
+
+// For each dropped entry of a KV head the kept one whose key points the same way most.
+struct Nearest {
+  std::vector<std::uint32_t> kept;  // index into the kept positions
+  std::vector<float> similarity;    // cosine of the two keys
+};
+
+// Dropped entries that go into kept ones.
+struct MergeInput {
+  View rows;                               // [1, T, d]: a KV head's keys, or its values
+  std::span<const std::uint32_t> kept;     // [K], positions
+  std::span<const std::uint32_t> dropped;  // [D], positions
+  std::span<const std::uint32_t> into;     // [D], indices into kept
+  std::span<const float> weights;          // [D]; 0: is dropped after all
+  std::span<const float> shares;           // [D]: what each adds to the divisor
+};
 
 struct Ops {
   std::string_view name;
@@ -47,6 +88,22 @@ struct Ops {
   void (*accumulate_losses)(const LossInput&, std::span<LossCurves> curves);
   // The losses of one KV head when one set of entries is kept.
   SetLosses (*set_losses)(const SetInput&);
+  // The share of marked positions ([n], not 0) that are lost at every kept count; returns [Hkv, 1, n + 1], or nothing
+  // where nothing is marked.
+  Tensor (*evidence_curves)(const Ranking& ranking, std::span<const std::uint8_t> marked);
+  // How many of the best entries of all lists together belong to each list.
+  std::vector<std::int64_t> (*pooled_best)(const PooledLists& lists, std::int64_t entries);
+  // keys [Hkv, T, d] in pages of `size` tokens.
+  PageBounds (*page_bounds)(const View& keys, std::int64_t size);
+  // No key of a page has a larger product with the query: queries [H, R, d]; returns [H, R, pages].
+  Tensor (*page_scores)(const View& queries, const PageBounds& bounds);
+  // rows [H, n, d] as they come back from b bits.
+  Tensor (*quantise)(const View& rows, QuantiseSpec);
+  // keys [1, T, d]; positions, of kept ones in rising order.
+  Nearest (*nearest_kept)(const View& keys, std::span<const std::uint32_t> kept,
+                          std::span<const std::uint32_t> dropped);
+  // The kept rows with the dropped ones merged into them, [1, K, d].
+  Tensor (*merge_rows)(const MergeInput&);
 };
 
 // cpu gives the same bits everywhere; reference is slow and in double; cuda ranks as cpu does, bit for bit.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What attention_rows and attention_sums share: keys laid out for the loops, and a walk over blocks of rows. Private to
+// What ops that multiply rows with keys share: keys laid out for the loops, and a walk over blocks of rows. Private to
 // the CPU back end.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -80,5 +81,24 @@ class SoftmaxWalk {
   std::array<float, kBlockRows> inverse_{};
   Scratch values_;
 };
+
+// Calls visit(row, products) for every row of [1, R, d], with its products with all keys [padded].
+template <class Visit>
+void for_products(const TransposedKeys& keys, const View& rows, Visit visit) {
+  const std::size_t stride = (keys.padded() / kKeyTile | 1) * kKeyTile;
+  Scratch products(kBlockRows * stride);
+  for (std::int64_t first = 0; first < rows.rows; first += static_cast<std::int64_t>(kBlockRows)) {
+    const std::size_t count = std::min(kBlockRows, static_cast<std::size_t>(rows.rows - first));
+    loops().scaled_products({.queries = rows.row(0, first).data(),
+                             .query_stride = static_cast<std::size_t>(rows.row_stride),
+                             .rows = count,
+                             .dimensions = static_cast<std::size_t>(rows.columns),
+                             .keys = keys.data(),
+                             .last = keys.padded()},
+                            products.data(), stride);
+    for (std::size_t r = 0; r < count; ++r)
+      visit(first + static_cast<std::int64_t>(r), static_cast<const float*>(products.data() + r * stride));
+  }
+}
 
 }  // namespace depthkv::cpu

@@ -12,24 +12,18 @@ unsigned parts(std::int64_t count, int size) { return static_cast<unsigned>((cou
 void compute(Lane& lane, const View& queries, const View& keys, std::span<const std::int32_t> positions,
              SoftmaxSpec spec, std::int64_t first, Tensor& out) {
   const std::int64_t dimensions = parts(keys.columns, kChunk) * kChunk;
-  const RowsBlock block{lane.upload(queries, dimensions),
-                        lane.upload(keys, dimensions),
-                        lane.upload(positions),
-                        static_cast<int>(dimensions),
-                        static_cast<int>(queries.rows),
-                        static_cast<int>(keys.rows),
-                        static_cast<int>(queries.heads / keys.heads),
-                        static_cast<int>(spec.window),
-                        static_cast<float>(spec.scale),
+  const ProductBlock products{lane.upload(queries, dimensions), lane.upload(keys, dimensions),
+                              static_cast<int>(dimensions),     static_cast<int>(queries.rows),
+                              static_cast<int>(keys.rows),      static_cast<int>(queries.heads / keys.heads),
+                              static_cast<float>(spec.scale)};
+  const RowsBlock block{lane.upload(positions), products.rows_each, products.keys_each, static_cast<int>(spec.window),
                         static_cast<float>(spec.softcap)};
   const auto row_count = static_cast<std::size_t>(queries.heads * queries.rows);
   const auto tokens = static_cast<std::size_t>(keys.rows);
   auto* rows = lane.room<float>(row_count * tokens);
   const auto heads = static_cast<unsigned>(queries.heads);
-  launch({.grid = {parts(keys.rows, kStreamed), parts(queries.rows, kHeld), heads},
-          .block = {kTileThreads},
-          .stream = lane.stream()},
-         row_logits_kernel, block, rows);
+  launch({.grid = product_grid(products, queries.heads), .block = {kTileThreads}, .stream = lane.stream()},
+         product_rows_kernel, products, rows);
   launch({.grid = {parts(queries.rows, kSoftmaxWarps), heads}, .block = {kSoftmaxWarps * 32}, .stream = lane.stream()},
          row_softmax_kernel, block, rows);
   const auto there = lane.download(rows, row_count * tokens);

@@ -77,12 +77,16 @@ void softmax_row(const SoftmaxBlock& block, std::size_t row, float* values, floa
   inverse = 1.0F / sum_of(sums[0] + sums[1]);
 }
 
-void softmax_block(const SoftmaxBlock& block, float* out, std::size_t stride, float* inverse) {
+void scaled_products(const SoftmaxBlock& block, float* out, std::size_t stride) {
   for (std::size_t key = block.first; key < block.last; key += kColumns) {
     std::size_t row = 0;
     for (; row + kRows <= block.rows; row += kRows) logits_of<kRows>(block, row, key, out, stride);
     for (; row < block.rows; ++row) logits_of<1>(block, row, key, out, stride);
   }
+}
+
+void softmax_block(const SoftmaxBlock& block, float* out, std::size_t stride, float* inverse) {
+  scaled_products(block, out, stride);
   for (std::size_t row = 0; row < block.rows; ++row) softmax_row(block, row, out + row * stride, inverse[row]);
 }
 
@@ -353,7 +357,8 @@ double masked_sum(const float* row, const std::uint32_t* mask, std::size_t colum
 }  // namespace
 
 extern const Loops DEPTHKV_LOOPS;
-const Loops DEPTHKV_LOOPS{.softmax_block = softmax_block,
+const Loops DEPTHKV_LOOPS{.scaled_products = scaled_products,
+                          .softmax_block = softmax_block,
                           .add_weighted_rows = add_weighted_rows,
                           .projected_norms = projected_norms,
                           .add_products = add_products,

@@ -74,6 +74,9 @@ struct NormRows {
 };
 
 struct Loops {
+  // out [rows][stride >= last]: products of rows and keys from first to last, times `scale`; which keys a row sees
+  // isn't asked.
+  void (*scaled_products)(const SoftmaxBlock& block, float* out, std::size_t stride);
   // out [rows][stride >= last]: exp(logit - the row's largest) from first to last, 0 where a row doesn't see; inverse
   // [rows]: 1 / the row's sum.
   void (*softmax_block)(const SoftmaxBlock& block, float* out, std::size_t stride, float* inverse);

@@ -72,7 +72,7 @@ class WeighedPool {
       std::vector<double>& mass = mass_.emplace_back(1, 0.0);
       for (const float score : open_scores(input, g))
         mass.push_back(mass.back() + std::max(0.0, static_cast<double>(score)));
-      lists_.add(std::move(scores));
+      lists_.add(scores);
     }
   }
 

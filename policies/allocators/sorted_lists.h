@@ -14,20 +14,17 @@ class SortedLists {
  public:
   // Scores in the order in which they are kept; an item better than the one before it counts as that one. `cost`:
   // entries that an item of this list stands for.
-  void add(std::vector<float> scores, std::int64_t cost = 1);
+  void add(std::span<const float> scores, std::int64_t cost = 1);
 
-  // How many of the best `entries` belong to each list. Equal scores: the earlier item of its list, then the lower
-  // list; only the last item taken may be taken in part. `factors` (>= 0, one per list) multiply all scores that aren't
-  // forced. Of each list the first `most` items count; less than `entries` comes back where that isn't enough.
+  // How many of the best `entries` belong to each list, by the rule of kernels/pooled_best. `factors` multiply all
+  // scores that aren't forced.
   std::vector<std::int64_t> best(std::int64_t entries, std::span<const double> factors = {},
                                  std::int64_t most = std::numeric_limits<std::int64_t>::max()) const;
 
  private:
-  struct List {
-    std::vector<float> scores;
-    std::int64_t cost;
-  };
-  std::vector<List> lists_;
+  std::vector<float> scores_;            // list after list
+  std::vector<std::int64_t> begins_{0};  // where each begins, and where the next one will
+  std::vector<std::int64_t> costs_;
 };
 
 // A head's scores in its order, from place `skip` on.

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // One list of shapes for kernel tests and benchmarks.
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <numeric>
 #include <ostream>
 #include <random>
 #include <span>
@@ -117,6 +120,63 @@ struct KernelInputs {
   static void fill(std::span<float> values, std::mt19937_64& random) {
     std::normal_distribution<float> normal;
     for (float& x : values) x = normal(random);
+  }
+};
+
+inline Ranking shuffled_ranking(std::int64_t heads, std::int64_t tokens, std::uint64_t seed) {
+  Ranking ranking(heads, tokens);
+  std::mt19937_64 random(seed);
+  for (std::int64_t g = 0; g < heads; ++g) {
+    std::iota(ranking.head(g).begin(), ranking.head(g).end(), 0U);
+    std::shuffle(ranking.head(g).begin(), ranking.head(g).end(), random);
+  }
+  return ranking;
+}
+
+// Lists that fall, of uneven lengths, and what goes with them.
+struct Pool {
+  std::vector<float> scores;
+  std::vector<std::int64_t> begins{0};
+  std::vector<std::int64_t> ones;
+  std::vector<std::int64_t> costs;
+  std::vector<double> factors;
+
+  // `levels` different scores, or next to no equal ones where that is 0.
+  Pool(std::int64_t lists, std::int64_t tokens, int levels, std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<float> normal;
+    for (std::int64_t u = 0; u < lists; ++u) {
+      for (std::int64_t i = u % 3; i < tokens; ++i)
+        scores.push_back(levels == 0 ? normal(random)
+                                     : static_cast<float>(static_cast<int>(random() % 64) % levels - 1));
+      if (u % 4 == 0 && u % 3 < tokens) scores.back() = 3e38F;
+      std::sort(scores.begin() + begins.back(), scores.end(), std::greater<>());
+      begins.push_back(static_cast<std::int64_t>(scores.size()));
+      ones.push_back(1);
+      costs.push_back(1 + u % 3);
+      factors.push_back(static_cast<double>(u % 5) * 0.3);
+    }
+  }
+
+  PooledLists lists() const { return {.scores = scores, .begins = begins, .costs = ones}; }
+  std::vector<PooledLists> lists_in_many_ways() const {
+    std::vector<PooledLists> ways(3, lists());
+    ways[1].costs = costs;
+    ways[1].most = 5;
+    ways[2].costs = costs;
+    ways[2].factors = factors;
+    ways[2].unscaled = 3e38F;
+    return ways;
+  }
+};
+
+// Every third of some positions is kept, at most `most`.
+struct KeptAndDropped {
+  std::vector<std::uint32_t> kept;
+  std::vector<std::uint32_t> dropped;
+
+  explicit KeptAndDropped(std::int64_t tokens, std::size_t most = 1 << 20) {
+    for (std::uint32_t j = 0; j < tokens; ++j) (j % 3 == 1 && kept.size() < most ? kept : dropped).push_back(j);
   }
 };
 
