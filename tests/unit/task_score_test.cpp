@@ -98,7 +98,9 @@ RC_GTEST_PROP(TaskScores, LieWithinBoundsAndAreBestForTheReferenceItself, ()) {
     if (metric == "length_ratio") continue;
     RC_ASSERT(score <= 1);
     if (metric == "choice" || metric == "exact_number") continue;  // one letter or number decides, if there is one
-    if (metric != "string_match_all") RC_ASSERT(score >= score_answer(metric, output, first));
+    // Another reference helps, but for a share of all, and where SQuAD drops a first one that has no words.
+    const bool dropped = (metric == "f1" || metric == "exact_match") && squad_words(references[0]).empty();
+    if (metric != "string_match_all" && !dropped) RC_ASSERT(score >= score_answer(metric, output, first));
     const double own = score_answer(metric, references[0], first);
     RC_ASSERT(own == 1 || (metric.starts_with("rouge") && own == 0));  // 0: no word, or no pair of words
   }
