@@ -10,9 +10,9 @@
 namespace depthkv {
 namespace {
 
-constexpr std::int64_t kAnswer = 64;   // tokens that every policy decodes
+constexpr std::int64_t kAnswer = 64;    // tokens that every policy decodes
 constexpr std::int64_t kQuestion = 48;  // tokens that every policy processes before them under the cut `context`
-constexpr std::size_t kSlices = 4;     // rounds in which every policy has run alone once
+constexpr std::size_t kSlices = 4;      // rounds in which every policy has run alone once
 constexpr double kBar = 0.20;
 
 const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
@@ -84,8 +84,7 @@ class Runs {
     return model_.branch(std::span(sample_.tokens).first(static_cast<std::size_t>(cut_)), masks, kQuestion + kAnswer);
   }
   std::span<const Token> question(const Case& what) const {
-    return std::span(sample_.tokens)
-        .subspan(static_cast<std::size_t>(cut_), static_cast<std::size_t>(what.question));
+    return std::span(sample_.tokens).subspan(static_cast<std::size_t>(cut_), static_cast<std::size_t>(what.question));
   }
   // The sample as if the question were the prompt's end.
   Sample judged(const Case& what) const {
@@ -111,8 +110,9 @@ bool compare(const Runs& runs, const Case& what, int rounds) {
     for (std::size_t p = static_cast<std::size_t>(round) % kSlices; p < runs.policies(); p += kSlices)
       alone += runs.alone(what, p) * kSlices;
     ratios.push_back(together / alone);
-    fmt::print("{}, round {}: prefill {:.2f} s, {} policies and the full cache together {:.2f} s, one by one {:.1f} s\n",
-               what.name, round + 1, prefills.back(), runs.policies(), together, alone);
+    fmt::print(
+        "{}, round {}: prefill {:.2f} s, {} policies and the full cache together {:.2f} s, one by one {:.1f} s\n",
+        what.name, round + 1, prefills.back(), runs.policies(), together, alone);
   }
   const auto [low, middle, high] = spread(ratios);
   fmt::print("{}: together / one by one = {:.3f} [{:.3f}, {:.3f}] over {} rounds, bar {:.2f}\n", what.name, middle, low,
@@ -128,9 +128,9 @@ int run(const std::filesystem::path& model_file, const std::filesystem::path& ta
   const Runs runs(model, trace);
   fmt::print("prompt of {} tokens, {} policies, {} tokens each\n", runs.prompt(), runs.policies(), kAnswer);
   bool good = true;
-  for (const Case& what : {Case{"teacher-forced", 0, false}, Case{"greedy", 0, true},
-                           Case{"teacher-forced behind a question", kQuestion, false},
-                           Case{"greedy behind a question", kQuestion, true}})
+  for (const Case& what :
+       {Case{"teacher-forced", 0, false}, Case{"greedy", 0, true},
+        Case{"teacher-forced behind a question", kQuestion, false}, Case{"greedy behind a question", kQuestion, true}})
     good = compare(runs, what, rounds) && good;
   return good ? 0 : 1;
 }

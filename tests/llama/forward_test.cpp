@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Masked branches against ways to the same logits that share nothing with the mask: a forward pass in numpy that deletes
-// entries, and an engine whose cache never held them.
+// Masked branches against ways to the same logits that share nothing with the mask: a forward pass in numpy that
+// deletes entries, and an engine whose cache never held them.
 #include <gtest/gtest.h>
 #include <llama.h>
 
@@ -194,8 +194,8 @@ TEST_P(TinyForward, AMaskEqualsACacheThatNeverHeldTheEntries) {
   PlainEngine::decode(full.get(), prefix_, 0);
   const std::vector<std::uint8_t> whole = PlainEngine::cache(full.get());
   for (const std::uint32_t p : gone)
-    ASSERT_TRUE(llama_memory_seq_rm(llama_get_memory(full.get()), 0, static_cast<llama_pos>(p),
-                                    static_cast<llama_pos>(p) + 1));
+    ASSERT_TRUE(
+        llama_memory_seq_rm(llama_get_memory(full.get()), 0, static_cast<llama_pos>(p), static_cast<llama_pos>(p) + 1));
   const std::vector<std::uint8_t> rest = PlainEngine::cache(full.get());
   ASSERT_LT(rest.size(), whole.size() * 2 / 5);  // 26 of 90 positions
   const auto small = engine.context();
