@@ -114,7 +114,10 @@ bool kill_once_there(std::vector<std::string> arguments, const std::filesystem::
   arguments.insert(arguments.begin(), DEPTHKV_BINARY);
   const ScratchDirectory output;
   const pid_t child = start_command(arguments, output.path());
-  while (!std::filesystem::exists(file) && waitpid(child, nullptr, WNOHANG) == 0) usleep(1000);
+  while (!std::filesystem::exists(file)) {
+    if (waitpid(child, nullptr, WNOHANG) != 0) return false;
+    usleep(1000);
+  }
   kill(child, SIGKILL);
   int status = 0;
   return waitpid(child, &status, 0) == child && WIFSIGNALED(status);
