@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "bench/long_sample.h"
+#include "depthkv/replay.h"
 #include "replay/divergence.h"
 
 namespace depthkv {
@@ -69,7 +70,9 @@ class Runs {
       if (what.greedy) {
         branches->generate(question(what), kAnswer);
       } else {
-        const std::vector<Token> fed(sample_.tokens.begin() + cut_, judged(what).tokens.end() - 1);
+        const auto fed =
+            std::span(sample_.tokens)
+                .subspan(static_cast<std::size_t>(cut_), static_cast<std::size_t>(what.question + kAnswer - 1));
         branches->score(fed, std::max<std::int64_t>(0, what.question - 1), [](auto&&...) {});
       }
     });

@@ -11,7 +11,7 @@ namespace {
 
 // Beyond that, a token costs more by the cells of the other branches than it saves by reading weights once for all
 // (docs/decisions/006).
-constexpr std::int64_t kTogether = 8;
+constexpr std::int64_t kTogether = 32;
 constexpr std::int64_t kShareOfMemory = 4;  // the branches' own cells take at most a quarter
 
 std::int64_t bytes_per_cell(const ModelCard& card) {

@@ -2,13 +2,13 @@
 """A transformer's forward pass in numpy, without the engine: what it predicts when entries are gone from its cache.
 
 usage: masked_forward.py MODEL.gguf REQUEST.json OUT
-REQUEST: {"prefix": tokens, "tokens": tokens, "branches": [[[positions per KV head] per layer] per branch]}. The prefix is computed with
-the whole cache; then each branch deletes its entries and continues with the tokens. OUT: logits after each of them, float64
-[branch][token][vocabulary]. Knows llama, qwen2, qwen3, gemma, gemma2 and gemma3 with float32 weights; formulas as in the models' papers
+REQUEST: {"prefix": tokens, "tokens": tokens, "branches": [[[positions per KV head] per layer] per branch], "half": whether the cache holds
+half precision}. The prefix is computed with the whole cache; then each branch deletes its entries and continues with the tokens.
+OUT: logits after each of them, float64 [branch][token][vocabulary]. Knows llama, qwen2, qwen3, gemma, gemma2 and gemma3 with float32 weights; formulas as in the models' papers
 and the engine's description of its file format.
 
-All in double, but for what the engine holds in half precision: cached keys and values, the queries and attention weights that it
-multiplies them by, and its table of GELU.
+All in double, but for what the engine holds in half precision: its table of GELU and, where its cache does, cached keys and values and
+the queries and attention weights that it multiplies them by.
 """
 import json
 import struct
@@ -78,7 +78,8 @@ def gelu(x):
 
 
 class Model:
-    def __init__(self, path):
+    def __init__(self, path, half_cache):
+        self.cached = half if half_cache else lambda x: x
         file = Gguf(path)
         self.weights = file.tensors
         self.name = file.values["general.architecture"]
@@ -129,20 +130,20 @@ class Model:
         out = np.zeros_like(queries)
         for head in range(self.kv_heads):
             held = cache[layer][head]
-            held = (np.concatenate([held[0], positions]), np.concatenate([held[1], half(keys[:, head])]),
-                    np.concatenate([held[2], half(values[:, head])]))
+            held = (np.concatenate([held[0], positions]), np.concatenate([held[1], self.cached(keys[:, head])]),
+                    np.concatenate([held[2], self.cached(values[:, head])]))
             cache[layer][head] = held
             distance = positions[:, None] - held[0]
             hidden = distance < 0
             if self.slides(layer):
                 hidden |= distance >= self.window
             for query in range(head * self.heads // self.kv_heads, (head + 1) * self.heads // self.kv_heads):
-                logits = half(queries[:, query]) @ held[1].T
+                logits = self.cached(queries[:, query]) @ held[1].T
                 if self.softcap:
                     logits = self.softcap * np.tanh(logits / self.softcap)
                 logits = np.where(hidden, -np.inf, logits * scale)
                 weights = np.exp(logits - logits.max(-1, keepdims=True))
-                out[:, query] = half(weights / weights.sum(-1, keepdims=True)) @ held[2]
+                out[:, query] = self.cached(weights / weights.sum(-1, keepdims=True)) @ held[2]
         return self.project(out.reshape(len(x), -1), name + "attn_output")
 
     def run(self, tokens, first, cache):
@@ -163,9 +164,9 @@ class Model:
 
 
 def main(path, request, out):
-    model = Model(path)
     with open(request) as file:
         asked = json.load(file)
+    model = Model(path, asked["half"])
     nothing = lambda: (np.zeros(0, int), np.zeros((0, model.size)), np.zeros((0, model.size)))
     whole = [[nothing() for _ in range(model.kv_heads)] for _ in range(model.layers)]
     model.run(asked["prefix"], 0, whole)

@@ -43,7 +43,8 @@ SessionOptions session_options(const ModelCard& card, std::int64_t prefix, const
           .outputs = rows,
           .sequences = static_cast<int>(room.together) + 1,
           .threads = options.threads,
-          .offload = options.offload};
+          .offload = options.offload,
+          .single_cache = options.single_cache};
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ class LlamaBranches : public Branches {
     std::int64_t memory = 0;  // bytes of the device that holds the cache
     // For tests: sees the attention rows of every layer as branches are decoded, before the next layer runs. The width
     // of a block is the prefix.
-    LayerSink observer;
+    LayerSink observer = {};
+    bool single_cache = false;  // for tests: nothing is rounded to half precision
   };
   LlamaBranches(llama_model* model, const ModelCard& card, std::span<const Token> prefix,
                 std::span<const KeepMask> masks, std::int64_t capacity, Options options);

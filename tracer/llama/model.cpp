@@ -244,9 +244,13 @@ std::unique_ptr<Branches> LlamaModel::branch(std::span<const Token> prefix, std:
 
 std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token> prefix,
                                                            std::span<const KeepMask> masks, std::int64_t capacity,
-                                                           LayerSink observer) {
-  LlamaBranches::Options options{options_.threads, options_.batch, offloads(options_), memory_of(options_),
-                                 std::move(observer)};
+                                                           LayerSink observer, bool single_cache) {
+  LlamaBranches::Options options{.threads = options_.threads,
+                                 .batch = options_.batch,
+                                 .offload = offloads(options_),
+                                 .memory = memory_of(options_),
+                                 .observer = std::move(observer),
+                                 .single_cache = single_cache};
   return std::make_unique<LlamaBranches>(model_.get(), facts_.card, prefix, masks, capacity, std::move(options));
 }
 
