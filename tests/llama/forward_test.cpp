@@ -22,8 +22,14 @@
 namespace depthkv {
 namespace {
 
-// With a cache in half precision, a last bit before rounding moves logits by up to 3e-3.
-constexpr double kHalf = 8e-3;
+// The engine rounds GELU to half precision, and what it caches if asked to, so that a last bit before rounding moves
+// logits of spread 1 to 2: perturbing the pass in numpy by 2e-7 shows by up to 1e-3 in seven layers of Gemma 3, by 3e-3
+// where the cache rounds, and by 1e-5 where nothing does.
+double tolerance(const TinyGguf& model, bool single_cache) {
+  if (!single_cache) return 8e-3;
+  if (!model.gemma()) return 1e-4;
+  return model.architecture == "gemma3" ? 3e-3 : 1e-3;
+}
 
 using Logits = std::vector<std::vector<std::vector<float>>>;  // [branch][step][token]
 
@@ -130,7 +136,7 @@ TEST_P(TinyForward, MaskedLogitsAreThoseOfAForwardPassInNumpyWithoutTheEntries) 
     const Logits numpy = in_numpy(masks, single_cache);
     ASSERT_EQ(numpy.size(), masks.size());
     for (std::size_t b = 0; b < masks.size(); ++b) {
-      EXPECT_LE(largest_difference(engine[b], numpy[b]), single_cache ? 1e-3 : kHalf) << "branch " << b;
+      EXPECT_LE(largest_difference(engine[b], numpy[b]), tolerance(GetParam(), single_cache)) << "branch " << b;
       for (std::size_t other = 0; other < b; ++other)
         EXPECT_GT(largest_difference(engine[b], numpy[other]), 2e-2) << "what the mask does doesn't show";
     }
@@ -213,7 +219,7 @@ TEST_P(TinyForward, AMaskEqualsACacheThatNeverHeldTheEntries) {
     const std::vector<KeepMask> masks{mask_of(gone), KeepMask::everything(model_->card())};
     const Logits branches = masked(masks, single_cache);
     const auto without = PlainEngine::decode(small.get(), tokens_, prefix_.size());
-    EXPECT_LE(largest_difference(branches[0], without), single_cache ? 1e-3 : kHalf);
+    EXPECT_LE(largest_difference(branches[0], without), tolerance(GetParam(), single_cache));
     EXPECT_GT(largest_difference(branches[1], without), 2e-2);
   }
 }
