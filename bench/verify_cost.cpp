@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <ctime>
 
 #include "bench/long_sample.h"
 #include "depthkv/replay.h"
@@ -33,6 +34,22 @@ std::vector<KeepMask> masks_of_policies(const Trace& trace) {
   return keep_masks(trace, plan, policies, choices);
 }
 
+// What a piece of work takes: by the clock, and of all threads together, which what others run hardly changes.
+struct Cost {
+  double seconds = 0;
+  double processor = 0;
+
+  void add(const Cost& other) { seconds += other.seconds, processor += other.processor; }
+};
+
+Cost cost_of(const std::function<void()>& work) {
+  Cost cost;
+  const std::clock_t before = std::clock();
+  cost.seconds = seconds_of(work);
+  cost.processor = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
+  return cost;
+}
+
 struct Case {
   const char* name;
   std::int64_t question = 0;
@@ -50,10 +67,10 @@ class Runs {
   std::int64_t prompt() const { return cut_; }
 
   // All policies from one prefill, as verify does it: beside the full cache, and compared with it.
-  double together(const Case& what) const {
+  Cost together(const Case& what) const {
     std::vector<KeepMask> masks = masks_;
     masks.insert(masks.begin(), KeepMask::everything(model_.card()));
-    return seconds_of([&] {
+    return cost_of([&] {
       const auto branches = branch(masks);
       if (what.greedy) {
         branches->generate(question(what), kAnswer);
@@ -64,8 +81,8 @@ class Runs {
   }
 
   // One policy by itself, compared with nothing.
-  double alone(const Case& what, std::size_t policy) const {
-    return seconds_of([&] {
+  Cost alone(const Case& what, std::size_t policy) const {
+    return cost_of([&] {
       const auto branches = branch({&masks_[policy], 1});
       if (what.greedy) {
         branches->generate(question(what), kAnswer);
@@ -78,8 +95,8 @@ class Runs {
     });
   }
 
-  double prefill() const {
-    return seconds_of([&] { branch({masks_.data(), 1}); });
+  Cost prefill() const {
+    return cost_of([&] { branch({masks_.data(), 1}); });
   }
 
  private:
@@ -105,21 +122,28 @@ class Runs {
 
 bool compare(const Runs& runs, const Case& what, int rounds) {
   std::vector<double> ratios;
-  std::vector<double> prefills;
+  std::vector<double> processor;
   for (int round = 0; round < rounds; ++round) {
-    prefills.push_back(runs.prefill());
-    const double together = runs.together(what);
-    double alone = 0;
+    const Cost prefill = runs.prefill();
+    const Cost together = runs.together(what);
+    Cost alone;
     for (std::size_t p = static_cast<std::size_t>(round) % kSlices; p < runs.policies(); p += kSlices)
-      alone += runs.alone(what, p) * kSlices;
-    ratios.push_back(together / alone);
+      alone.add(runs.alone(what, p));
+    ratios.push_back(together.seconds / (alone.seconds * kSlices));
+    processor.push_back(together.processor / (alone.processor * kSlices));
     fmt::print(
-        "{}, round {}: prefill {:.2f} s, {} policies and the full cache together {:.2f} s, one by one {:.1f} s\n",
-        what.name, round + 1, prefills.back(), runs.policies(), together, alone);
+        "{}, round {}: prefill {:.2f} s, {} policies and the full cache together {:.2f} s, {} of the policies one by "
+        "one "
+        "{:.1f} s\n",
+        what.name, round + 1, prefill.seconds, runs.policies(), together.seconds, runs.policies() / kSlices,
+        alone.seconds);
   }
   const auto [low, middle, high] = spread(ratios);
-  fmt::print("{}: together / one by one = {:.3f} [{:.3f}, {:.3f}] over {} rounds, bar {:.2f}\n", what.name, middle, low,
-             high, rounds, kBar);
+  const auto [least, usual, most] = spread(processor);
+  fmt::print(
+      "{}: together / one by one = {:.3f} [{:.3f}, {:.3f}] over {} rounds, bar {:.2f}; processor time {:.3f} [{:.3f}, "
+      "{:.3f}]\n",
+      what.name, middle, low, high, rounds, kBar, usual, least, most);
   return middle <= kBar;
 }
 

@@ -9,8 +9,7 @@
 namespace depthkv {
 namespace {
 
-// Beyond that, a token costs more by the cells of the other branches than it saves by reading weights once for all
-// (docs/decisions/006).
+// Little is gained by more, and the cells of a branch lengthen the attention of all others (docs/decisions/006).
 constexpr std::int64_t kTogether = 32;
 constexpr std::int64_t kShareOfMemory = 4;  // the branches' own cells take at most a quarter
 

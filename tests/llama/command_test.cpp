@@ -126,7 +126,8 @@ bool kill_once_there(std::vector<std::string> arguments, const std::filesystem::
 TEST_F(RealCommand, KilledVerifyAndImportanceGoOnToTheSameBytes) {
   std::string lines;
   for (const char* id : {"a", "b", "c"}) lines += sample_line(id, std::string("Letter ") + id + ". " + kContext);
-  ASSERT_EQ(run({"trace", "--tasks", file("t.jsonl", lines), "--out", out_ + "/traces"}).exit_code, 0);
+  ASSERT_EQ(run({"trace", "--tasks", file("t.jsonl", lines), "--max-new", "4", "--out", out_ + "/traces"}).exit_code,
+            0);
   const std::string traces = out_ + "/traces";
   const std::string killed = out_ + "/killed";
   const std::string whole = out_ + "/whole";
