@@ -3,7 +3,6 @@
 
 #include <cblas.h>
 
-#include <cstring>
 #include <memory>
 #include <random>
 #include <vector>
@@ -44,16 +43,6 @@ std::function<void()> sgemm_of(ProductShape shape) {
 
 double flops_of(ProductShape shape) {
   return 2 * static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k);
-}
-
-std::function<void()> copy_of(double bytes) {
-  const auto half = static_cast<std::size_t>(bytes / 2);
-  auto from = std::make_shared<std::vector<char>>(half, 'a');
-  auto to = std::make_shared<std::vector<char>>(half, 'b');
-  return [from, to] {
-    std::memcpy(to->data(), from->data(), to->size());
-    asm volatile("" : : "r"(to->data()) : "memory");
-  };
 }
 
 }  // namespace depthkv

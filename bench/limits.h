@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the machine itself can do, to be timed beside an op: copying, and OpenBLAS's sgemm. The only user of cblas.h.
+// What the machine itself can do, to be timed beside an op: OpenBLAS's sgemm. The only user of cblas.h.
 #pragma once
 #include <functional>
 #include <string>
@@ -15,8 +15,5 @@ std::string sgemm_kernels();
 // One product of that shape on one thread, alpha 1, beta 0, all matrices row by row.
 std::function<void()> sgemm_of(ProductShape shape);
 double flops_of(ProductShape shape);
-
-// Copies `bytes` / 2 from one place to another: `bytes` in all are read or written.
-std::function<void()> copy_of(double bytes);
 
 }  // namespace depthkv

@@ -2,6 +2,7 @@
 #include "bench/op_work.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <random>
 
@@ -171,6 +172,16 @@ std::vector<OpWork> works_of(const KernelCase& c, Device device) {
                           moments, rank, accumulate_losses, set_losses})
     works.push_back(make(inputs));
   return works;
+}
+
+std::function<void()> copy_of(double bytes) {
+  const auto half = static_cast<std::size_t>(bytes / 2);
+  auto from = std::make_shared<std::vector<char>>(half, 'a');
+  auto to = std::make_shared<std::vector<char>>(half, 'b');
+  return [from, to] {
+    std::memcpy(to->data(), from->data(), to->size());
+    asm volatile("" : : "r"(to->data()) : "memory");
+  };
 }
 
 }  // namespace depthkv

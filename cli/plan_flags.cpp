@@ -46,6 +46,8 @@ const std::vector<Flag>& plan_flags() {
       {"--rank-by", "verify.rank_by", "metric that picks the best: output_error, mass, evidence or predicted_loss"},
       {"--seed", "verify.seed", "seed of the control draw"},
       {"--generate", "verify.max_new", "most tokens generated for a task score, 0: none"},
+      {"--stop-when-separate", "verify.stop_when_separate",
+       "stop once so many of the best are told from the rest, 0: take every sample"},
   };
   return kFlags;
 }

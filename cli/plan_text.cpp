@@ -118,9 +118,11 @@ std::string to_yaml(const Plan& plan, const Registry& registry) {
   if (plan.trace) text += trace_yaml(*plan.trace);
   text += replay_yaml(plan.replay, registry);
   if (plan.verify) {
-    text += fmt::format("verify:\n  top: {}\n  controls: {}\n  keep: [{}]\n  rank_by: {}\n  seed: {}\n  max_new: {}\n",
-                        plan.verify->top, plan.verify->controls, fmt::join(plan.verify->keep, ", "),
-                        to_string(plan.verify->rank_by), plan.verify->seed, plan.verify->max_new);
+    text += fmt::format(
+        "verify:\n  top: {}\n  controls: {}\n  keep: [{}]\n  rank_by: {}\n  seed: {}\n  max_new: {}\n"
+        "  stop_when_separate: {}\n",
+        plan.verify->top, plan.verify->controls, fmt::join(plan.verify->keep, ", "), to_string(plan.verify->rank_by),
+        plan.verify->seed, plan.verify->max_new, plan.verify->stop_when_separate);
   }
   return text;
 }

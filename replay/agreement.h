@@ -6,7 +6,8 @@
 
 namespace depthkv {
 
-// One entry per keep, and one over all of them where there are several.
+// For every metric that was measured, rank_by first: over all tasks at each keep, and over all keeps where there are
+// several; then each task over all keeps, where there are several.
 std::vector<Agreement> measure_agreement(const ResultTable& results, const Verification& verification);
 
 }  // namespace depthkv

@@ -103,8 +103,7 @@ std::string replay_section(const ResultTable& results) {
 }
 
 std::string verify_section(const ResultTable& results, const Verification& verification) {
-  std::string text = "<h2>End to end</h2>\n";
-  for (const std::string& line : agreement_lines(verification)) text += fmt::format("<p>{}</p>\n", escaped(line));
+  const std::string text = "<h2>End to end</h2>\n";
   Plot plot{"what replay predicted against what the model did",
             std::string(to_string(verification.plan.rank_by)) + " (replay)",
             "KL to the full cache, nats",
@@ -118,7 +117,8 @@ std::string verify_section(const ResultTable& results, const Verification& verif
     }
     if (!series.points.empty()) plot.series.push_back(series);
   }
-  return text + draw(plot) + html_table(verify_rows(results, verification));
+  return text + draw(plot) + html_table(verify_rows(results, verification)) +
+         html_table(agreement_rows(verification, true));
 }
 
 std::string skipped_section(const ResultTable& results) {

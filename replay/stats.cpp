@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 namespace depthkv {
 namespace {
@@ -19,19 +20,9 @@ std::uint64_t next_random(std::uint64_t& state) {
   return x ^ (x >> 31);
 }
 
-// Rank of each value, ties sharing the middle of theirs; from 1.
-std::vector<double> mid_ranks(std::span<const double> x) {
-  std::vector<std::size_t> order(x.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return x[a] < x[b]; });
-  std::vector<double> ranks(x.size());
-  for (std::size_t begin = 0; begin < order.size();) {
-    std::size_t end = begin + 1;
-    while (end < order.size() && x[order[end]] == x[order[begin]]) ++end;
-    for (std::size_t i = begin; i < end; ++i) ranks[order[i]] = static_cast<double>(begin + end + 1) / 2;
-    begin = end;
-  }
-  return ranks;
+// The high half of a product with the range (Lemire 2019): unbiased to 2^-32 for any realistic count.
+std::size_t below(std::size_t count, std::uint64_t& state) {
+  return static_cast<std::size_t>(((next_random(state) >> 32) * count) >> 32);
 }
 
 double pearson(std::span<const double> x, std::span<const double> y) {
@@ -52,6 +43,20 @@ double pearson(std::span<const double> x, std::span<const double> y) {
 
 double mean(std::span<const double> x) {
   return x.empty() ? kNone : std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
+}
+
+std::vector<double> mid_ranks(std::span<const double> x) {
+  std::vector<std::size_t> order(x.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return x[a] < x[b]; });
+  std::vector<double> ranks(x.size());
+  for (std::size_t begin = 0; begin < order.size();) {
+    std::size_t end = begin + 1;
+    while (end < order.size() && x[order[end]] == x[order[begin]]) ++end;
+    for (std::size_t i = begin; i < end; ++i) ranks[order[i]] = static_cast<double>(begin + end + 1) / 2;
+    begin = end;
+  }
+  return ranks;
 }
 
 double kendall_tau_b(std::span<const double> x, std::span<const double> y) {
@@ -78,9 +83,12 @@ double spearman_rho(std::span<const double> x, std::span<const double> y) {
 
 std::vector<std::size_t> resample(std::size_t count, std::uint64_t& state) {
   std::vector<std::size_t> drawn(count);
-  // The high half of a product with the range (Lemire 2019): unbiased to 2^-32 for any realistic count.
-  for (std::size_t& index : drawn) index = static_cast<std::size_t>(((next_random(state) >> 32) * count) >> 32);
+  for (std::size_t& index : drawn) index = below(count, state);
   return drawn;
+}
+
+void shuffle(std::span<std::size_t> x, std::uint64_t& state) {
+  for (std::size_t i = x.size(); i > 1; --i) std::swap(x[i - 1], x[below(i, state)]);
 }
 
 double quantile(std::vector<double> x, double q) {
@@ -88,9 +96,9 @@ double quantile(std::vector<double> x, double q) {
   if (x.empty()) return kNone;
   std::sort(x.begin(), x.end());
   const double at = q * static_cast<double>(x.size() - 1);
-  const auto below = static_cast<std::size_t>(at);
-  const std::size_t above = std::min(below + 1, x.size() - 1);
-  return x[below] + (at - static_cast<double>(below)) * (x[above] - x[below]);
+  const auto floor = static_cast<std::size_t>(at);
+  const std::size_t ceiling = std::min(floor + 1, x.size() - 1);
+  return x[floor] + (at - static_cast<double>(floor)) * (x[ceiling] - x[floor]);
 }
 
 Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples) {

@@ -45,13 +45,22 @@ Json summary_entry(const ResultTable& results, const PolicySummary& summary) {
   return entry;
 }
 
+Json estimate(const Estimate& estimate) {
+  return {{"value", number(estimate.value)}, {"interval", interval(estimate.interval)}};
+}
+
 Json agreement_json(const Agreement& agreement) {
-  return {{"keep", agreement.keep == 0 ? Json("all") : Json(agreement.keep)},
+  return {{"metric", to_string(agreement.metric)},
+          {"task", agreement.task.empty() ? Json("all") : Json(agreement.task)},
+          {"keep", agreement.keep == 0 ? Json("all") : Json(agreement.keep)},
           {"policies", agreement.policies},
-          {"kendall_tau", number(agreement.kendall)},
-          {"kendall_tau_interval", interval(agreement.kendall_interval)},
-          {"spearman_rho", number(agreement.spearman)},
-          {"top_regret", number(agreement.regret)}};
+          {"samples", agreement.samples},
+          {"top", agreement.top},
+          {"kendall_tau", estimate(agreement.kendall)},
+          {"spearman_rho", estimate(agreement.spearman)},
+          {"top_regret", estimate(agreement.regret)},
+          {"top_holds_best", agreement.top_holds_best},
+          {"halves_kendall_tau", number(agreement.halves_kendall)}};
 }
 
 // The same scorer and protection, split evenly: what every allocation is compared with.

@@ -113,16 +113,25 @@ Table verify_rows(const ResultTable& results, const Verification& verification) 
   return table;
 }
 
-std::vector<std::string> agreement_lines(const Verification& verification) {
-  std::vector<std::string> lines;
+Table agreement_rows(const Verification& verification, bool whole) {
+  const std::size_t top = verification.agreement.empty() ? 0 : verification.agreement.front().top;
+  Table table{"agreement of replay with the model: its order of policies beside that of their mean KL",
+              {{"metric", "task", "keep", "policies", "samples", "Kendall tau", "95 % interval", "Spearman",
+                fmt::format("regret of top {}", top), "95 % interval", "best in top", "tau of halves"}},
+              3};
+  const bool one_keep = verification.plan.keep.size() == 1;
   for (const Agreement& it : verification.agreement) {
-    lines.push_back(fmt::format(
-        "agreement of replay with the model, {} policies at keep {}: Kendall tau {} {}, Spearman {}, regret of the top "
-        "{}",
-        it.policies, it.keep == 0 ? "all" : fmt::format("{}", it.keep), shown(it.kendall, "{:.3f}"),
-        shown_interval(it.kendall_interval, "{:.3f}"), shown(it.spearman, "{:.3f}"), shown(it.regret, "{:.3f}")));
+    const bool pooled = it.task.empty() && (one_keep || it.keep == 0);
+    if (!whole && !pooled && it.metric != verification.plan.rank_by) continue;
+    const auto three = [](double value) { return shown(value, "{:.3f}"); };
+    const auto range = [](const Estimate& estimate) { return shown_interval(estimate.interval, "{:.3f}"); };
+    table.rows.push_back({std::string(to_string(it.metric)), it.task.empty() ? "all" : it.task,
+                          it.keep == 0 ? "all" : fmt::format("{}", it.keep), fmt::format("{}", it.policies),
+                          fmt::format("{}", it.samples), three(it.kendall.value), range(it.kendall),
+                          three(it.spearman.value), three(it.regret.value), range(it.regret), three(it.top_holds_best),
+                          three(it.halves_kendall)});
   }
-  return lines;
+  return table;
 }
 
 std::string results_heading(const ResultTable& results, Metric metric) {
@@ -150,8 +159,8 @@ std::string importance_table(const Importance& importance) {
 }
 
 std::string verify_table(const ResultTable& results, const Verification& verification) {
-  return fmt::format("{}\n{}\n", aligned(verify_rows(results, verification)),
-                     fmt::join(agreement_lines(verification), "\n"));
+  return fmt::format("{}\n{}", aligned(verify_rows(results, verification)),
+                     aligned(agreement_rows(verification, false)));
 }
 
 }  // namespace depthkv

@@ -19,6 +19,7 @@ std::string results_heading(const ResultTable& results, Metric metric);
 // One per keep: the best policies, then what to judge them by (random, best uniform split, best bound).
 std::vector<Table> results_tables(const ResultTable& results, Metric metric, std::size_t rows_per_keep);
 Table verify_rows(const ResultTable& results, const Verification& verification);
-std::vector<std::string> agreement_lines(const Verification& verification);
+// All of it, or what rank_by predicts and, of every other metric, its pooled figure.
+Table agreement_rows(const Verification& verification, bool whole);
 
 }  // namespace depthkv

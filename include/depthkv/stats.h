@@ -9,6 +9,9 @@ namespace depthkv {
 
 double mean(std::span<const double> x);  // NaN when empty
 
+// Rank of each value, ties sharing the middle of theirs; from 1.
+std::vector<double> mid_ranks(std::span<const double> x);
+
 // Kendall's tau-b (ties corrected) and Spearman's rho (mid-ranks).
 // NaN when either side is constant or has fewer than 2 values.
 double kendall_tau_b(std::span<const double> x, std::span<const double> y);
@@ -24,6 +27,9 @@ Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resam
 
 // Indices drawn with replacement from [0, count): one bootstrap resample. Advances `state`.
 std::vector<std::size_t> resample(std::size_t count, std::uint64_t& state);
+
+// All orders are as likely (Fisher, Yates). Advances `state`.
+void shuffle(std::span<std::size_t> x, std::uint64_t& state);
 
 // The linearly interpolated q-quantile, 0 <= q <= 1, of the finite values in x. NaN when there are none.
 double quantile(std::vector<double> x, double q);

@@ -21,6 +21,9 @@ struct VerifyPlan {
   Metric rank_by = Metric::output_error;
   std::uint64_t seed = 1;     // of the control draw and the bootstrap
   std::int64_t max_new = 32;  // most tokens generated for a task score, 0: none
+  // Samples are drawn one by one until so many of the best at every keep are told from all others by paired 95 %
+  // intervals, or there are no more; 0: all of them.
+  std::int64_t stop_when_separate = 0;
 };
 
 struct Candidate {
@@ -45,14 +48,28 @@ struct VerifyRow {
   std::string output;  // what was generated
 };
 
-// How far replay's order agrees with the model's, over the candidates of one keep (or of all: keep = 0).
+// A figure over samples, and the middle 95 % of it when samples are drawn anew (bootstrap, 1,000 times). NaN where it
+// doesn't exist.
+struct Estimate {
+  double value = 0;
+  Interval interval;
+};
+
+// How far the order that a metric of replay gives the candidates agrees with the model's, which is that of their mean
+// KL, on the samples of one task (or all: task empty) and at one keep (or all: keep = 0).
 struct Agreement {
+  Metric metric = Metric::output_error;
+  std::string task;
   double keep = 0;
   std::size_t policies = 0;
-  double kendall = 0;
-  Interval kendall_interval;  // 95 %, bootstrap over samples
-  double spearman = 0;
-  double regret = 0;  // (best KL of replay's top - best KL of all) / (worst - best KL of all)
+  std::size_t samples = 0;
+  std::size_t top = 0;  // how many candidates "the top" are: the best that the metric predicts
+  Estimate kendall;     // tau-b
+  Estimate spearman;
+  Estimate regret;            // (best KL of the top - best KL of all) / (worst - best KL of all)
+  double top_holds_best = 0;  // in what share of the draws the best of all is in the top
+  double halves_kendall = 0;  // tau-b between KL on two halves of the samples, mean over draws: what noise alone
+                              // leaves; NaN with one sample
 };
 
 struct Verification {

@@ -2,13 +2,16 @@
 #include "policies/allocators/envelope.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 
 namespace depthkv {
 namespace {
 
 constexpr std::int64_t kGrid = 64;
 constexpr std::int64_t kFew = 256;
+constexpr std::size_t kMoves = 16;  // of a unit at one size of step, on average
 
 std::vector<std::int64_t> grid(std::int64_t low, std::int64_t high) {
   std::vector<std::int64_t> entries;
@@ -91,6 +94,35 @@ std::vector<Curve> priced(const LayerInput& input, std::int64_t least_per_head, 
     curves.push_back(std::move(curve));
   }
   return curves;
+}
+
+std::vector<std::int64_t> exchanged(std::vector<std::int64_t> split, const std::vector<Curve>& curves,
+                                    const LayerPrice& price) {
+  constexpr double kNever = std::numeric_limits<double>::infinity();
+  std::int64_t widest = 1;
+  for (const Curve& curve : curves)
+    for (std::size_t i = 1; i < curve.size(); ++i) widest = std::max(widest, curve[i].entries - curve[i - 1].entries);
+  std::vector<double> lost(split.size());    // by giving
+  std::vector<double> gained(split.size());  // by taking
+  for (auto step = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(widest))); step > 0; step /= 2) {
+    const auto look = [&](std::size_t u) {
+      const double here = price(u, split[u]);
+      lost[u] = split[u] - step < curves[u].front().entries ? kNever : price(u, split[u] - step) - here;
+      gained[u] = split[u] + step > curves[u].back().entries ? -kNever : here - price(u, split[u] + step);
+    };
+    for (std::size_t u = 0; u < split.size(); ++u) look(u);
+    // Bounded, since on curves that aren't convex it may go on for long.
+    for (std::size_t moves = 0; moves < kMoves * split.size(); ++moves) {
+      const auto from = static_cast<std::size_t>(std::min_element(lost.begin(), lost.end()) - lost.begin());
+      const auto to = static_cast<std::size_t>(std::max_element(gained.begin(), gained.end()) - gained.begin());
+      if (from == to || !(gained[to] > lost[from])) break;
+      split[from] -= step;
+      split[to] += step;
+      look(from);
+      look(to);
+    }
+  }
+  return split;
 }
 
 }  // namespace depthkv

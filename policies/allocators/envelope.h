@@ -45,4 +45,10 @@ class SteepestFirst {
 using LayerPrice = std::function<double(std::size_t layer, std::int64_t entries)>;
 std::vector<Curve> priced(const LayerInput& input, std::int64_t least_per_head, const LayerPrice& price);
 
+// Moves entries from unit to unit as long as that lowers the total loss, many at a time first, then one by one: on
+// convex curves the split that comes out is optimal, where the one that goes in was found on a grid of budgets. Every
+// unit stays between the first and last point of its curve.
+std::vector<std::int64_t> exchanged(std::vector<std::int64_t> split, const std::vector<Curve>& curves,
+                                    const LayerPrice& price);
+
 }  // namespace depthkv

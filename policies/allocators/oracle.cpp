@@ -2,8 +2,9 @@
 // oracle: the split with the smallest total loss on judged rows. A bound: it reads what a policy can't know.
 // On the lower convex envelopes of the loss curves taking the steepest pieces first is optimal. Where curves aren't
 // convex the envelope is a bound of the bound: the split found is then near the best, and never worse than the even
-// one. Layers are priced on a grid of budgets, heads at every one. Where the metric has no curves (evidence of a sample
-// without any) the split is even. predicted_loss needs each layer's sensitivity; within a layer it is output_error.
+// one. Heads are priced at every count, layers on a grid of budgets and then around what was found there. Where the
+// metric has no curves (evidence of a sample without any) the split is even. predicted_loss needs each layer's
+// sensitivity; within a layer it is output_error.
 #include <cmath>
 
 #include "depthkv/policy.h"
@@ -41,9 +42,10 @@ LayerAllocator make_oracle_layers(Params& params) {
              input.price(static_cast<int>(l), Rows::judged, metric, entries);
     };
     const std::vector<Curve> curves = priced(input, 1, price);
-    return [&input, price, known = !curves.empty(), minimum = SteepestFirst(curves)](Budget budget) {
+    return [&input, price, curves, minimum = SteepestFirst(curves)](Budget budget) {
       std::vector<std::int64_t> even = split_evenly(input, budget);
-      return known ? better(minimum.split(budget.entries), even, price) : even;
+      if (curves.empty()) return even;
+      return better(exchanged(minimum.split(budget.entries), curves, price), even, price);
     };
   };
   return allocator;

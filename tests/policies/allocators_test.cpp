@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
+#include <random>
+
 #include "depthkv/error.h"
 #include "depthkv/registry.h"
 
@@ -75,7 +79,39 @@ TEST(LayerAllocators, DepthkvMeasuresImportanceWhenNoneIsGiven) {
 TEST(LayerAllocators, OracleEvensOutMarginalLosses) {
   const Entries entries = layers("oracle", input_of({1, 2}, 1000), 0.4);
   EXPECT_EQ(entries[0] + entries[1], 800);
-  EXPECT_NEAR(static_cast<double>(entries[0]), 200, 40);  // 1 (1 - 0.2) = 2 (1 - 0.6); grid of 64 budgets
+  EXPECT_EQ(entries[0], 200);  // 1 (1 - 0.2) = 2 (1 - 0.6), between two budgets of the grid
+}
+
+// Random convex losses over far more budgets than the grid has: the best split takes the largest gains of all layers.
+TEST(LayerAllocators, OracleIsExactOnConvexCurvesOfAnyLength) {
+  std::mt19937 random(3);
+  for (const std::int64_t tokens : {300, 1000, 4096}) {
+    std::vector<std::vector<double>> losses;
+    std::vector<double> all;
+    for (const int scale : {1, 5, 200, 7}) {
+      std::uniform_int_distribution<int> gain(0, 1000 * scale);
+      std::vector<double> gains;
+      for (std::int64_t k = 0; k < tokens; ++k) gains.push_back(gain(random));
+      std::ranges::sort(gains);
+      std::vector<double> loss{0};
+      for (const double x : gains) loss.push_back(loss.back() + x);
+      std::ranges::reverse(loss);
+      losses.push_back(loss);
+      all.insert(all.end(), gains.begin(), gains.end() - 1);  // every layer keeps an entry
+    }
+    std::ranges::sort(all);
+    LayerInput input = input_of({1, 1, 1, 1}, tokens);
+    input.price = [&](int layer, Rows, Metric, std::int64_t entries) {
+      return losses[static_cast<std::size_t>(layer)][static_cast<std::size_t>(entries)];
+    };
+    for (const double keep : {0.05, 0.3, 0.8}) {
+      const Entries entries = layers("oracle", input, keep);
+      double loss = 0;
+      for (std::size_t l = 0; l < losses.size(); ++l) loss += losses[l][static_cast<std::size_t>(entries[l])];
+      const std::int64_t lost = 4 * tokens - budget_from_keep(input.shape, keep).entries;
+      EXPECT_EQ(loss, std::accumulate(all.begin(), all.begin() + lost, 0.0)) << tokens << " tokens, keep " << keep;
+    }
+  }
 }
 
 HeadInput head_input(const Tensor& scores, const Ranking& ranking, Protect protect) {

@@ -254,13 +254,14 @@ std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token
   return std::make_unique<LlamaBranches>(model_.get(), facts_.card, prefix, masks, capacity, std::move(options));
 }
 
-void LlamaModel::prefill(std::span<const Token> prompt, bool flash_attention) {
+void LlamaModel::prefill(std::span<const Token> prompt, bool flash_attention, Watcher* watcher) {
   const auto tokens = static_cast<std::int64_t>(prompt.size());
   Session session(model_.get(), {.cells = tokens,
                                  .batch = std::min<std::int64_t>(options_.batch, tokens),
                                  .threads = options_.threads,
                                  .offload = offloads(options_),
                                  .flash_attention = flash_attention});
+  if (watcher != nullptr) session.watch({watcher});
   for (std::int64_t first = 0; first < tokens; first += session.batch()) {
     const std::int64_t count = std::min(session.batch(), tokens - first);
     session.decode(rows_from(prompt.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)), first));

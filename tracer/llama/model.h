@@ -26,8 +26,8 @@ class LlamaModel : public Model {
   // LlamaBranches::Options.
   std::unique_ptr<LlamaBranches> branch_observed(std::span<const Token> prefix, std::span<const KeepMask> masks,
                                                  std::int64_t capacity, LayerSink observer, bool single_cache = false);
-  // For benchmarks: computes a prompt and nothing else.
-  void prefill(std::span<const Token> prompt, bool flash_attention);
+  // For benchmarks: computes a prompt and nothing else, with somebody watching or not.
+  void prefill(std::span<const Token> prompt, bool flash_attention, Watcher* watcher = nullptr);
 
  private:
   LlamaOptions options_;
