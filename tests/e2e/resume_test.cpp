@@ -143,9 +143,10 @@ TEST_F(ResumeTest, WhateverDecidesRowsIsPartOfTheirKey) {
   replay_plan_.scorers = {replay_plan_.scorers[2]};
   results_ = replay(traces_, replay_plan_, registry_, kQuiet);
   computes_again("another parameter");
-  TracePlan plan;  // the same sample with another answer
-  plan.tasks = {{scratch_ / "t.jsonl"}};
-  plan.max_new = 6;
+  std::string lines = read_text(scratch_ / "t.jsonl");  // the same samples with other contexts
+  for (std::size_t at; (at = lines.find("Grass")) != std::string::npos;) lines.replace(at, 5, "Wheat");
+  TracePlan plan;
+  plan.tasks = {{write_text(scratch_ / "t.jsonl", lines)}};
   record_traces(model_, plan, scratch_ / "traces", kQuiet);
   results_ = replay(traces_, replay_plan_, registry_, kQuiet);
   computes_again("another trace");
