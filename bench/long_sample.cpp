@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/long_sample.h"
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +13,11 @@ double seconds_of(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::array<double, 3> spread(std::vector<double> ratios) {
+  std::sort(ratios.begin(), ratios.end());
+  return {ratios.front(), ratios[ratios.size() / 2], ratios.back()};
 }
 
 TracePlan long_sample(const Model& model, const std::filesystem::path& tasks, const std::filesystem::path& scratch,

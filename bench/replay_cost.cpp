@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -17,12 +16,6 @@ namespace depthkv {
 namespace {
 
 const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
-
-// The middle of some ratios, and their range.
-std::array<double, 3> spread(std::vector<double> ratios) {
-  std::sort(ratios.begin(), ratios.end());
-  return {ratios.front(), ratios[ratios.size() / 2], ratios.back()};
-}
 
 // All curves of one scorer, nothing kept from before.
 double curve_seconds(const Trace& trace, const Registry& registry, const std::string& scorer, int threads) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <utility>
 
 #include "bench/long_sample.h"
 #include "depthkv/tasks.h"
@@ -22,8 +23,7 @@ struct Measured {
   std::array<double, 3> ratios() const {
     std::vector<double> ratio;
     for (std::size_t i = 0; i < trace.size(); ++i) ratio.push_back(trace[i] / std::min(plain[i], flash[i]));
-    std::sort(ratio.begin(), ratio.end());
-    return {ratio.front(), ratio[ratio.size() / 2], ratio.back()};
+    return spread(std::move(ratio));
   }
 };
 

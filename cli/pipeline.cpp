@@ -10,12 +10,17 @@
 #include "cli/console.h"
 #include "depthkv/error.h"
 #include "replay/csv.h"
+#include "replay/model_work.h"
+#include "replay/sample_store.h"
 #include "tracer/jobs.h"
 
 namespace depthkv {
 namespace {
 
 constexpr std::size_t kRowsPerKeep = 5;  // of the terminal's table
+// Where finished samples wait, in the run folder.
+constexpr const char* kFinished = ".verify";
+constexpr const char* kMeasured = ".importance";
 
 std::string size_text(double bytes) {
   for (const char* unit : {"B", "KiB", "MiB", "GiB"}) {
@@ -35,6 +40,14 @@ void describe_trace(Model& model, const TracePlan& plan, const Progress& progres
   if (most.waiting_bytes > 0)
     fmt::print("        hidden states wait in the output folder until their sample is finished: at most {}\n",
                size_text(most.waiting_bytes));
+}
+
+void print_work(const char* stage, const ModelWork& work) {
+  fmt::print(
+      "{:<11} {} samples, {} branches each (the full cache among them), of which {} decode greedily at once\n"
+      "{:<11} {} prompt tokens prefilled, at most {} decoded behind them; the cache takes at most {}\n",
+      stage, work.samples, work.branches, work.together, "", work.prompt_tokens, work.branch_tokens,
+      size_text(static_cast<double>(work.cache_bytes)));
 }
 
 }  // namespace
@@ -104,6 +117,15 @@ void Pipeline::describe() {
   }
 }
 
+void Pipeline::describe_verify() {
+  print_work("verify", verification_work(open_trace_set(trace_folder()), *results_, *plan_.verify));
+}
+
+void Pipeline::describe_importance() {
+  make_policies(plan_.replay, registry_);  // a mistake in the plan shows
+  print_work("importance", importance_work(open_trace_set(trace_folder()), plan_.replay));
+}
+
 void Pipeline::save_plan() { write_file(folder_ / "plan.yaml", to_yaml(plan_, registry_)); }
 
 void Pipeline::trace_into(const std::filesystem::path& traces) {
@@ -134,9 +156,11 @@ void Pipeline::replay(const DumpFiles& dump) {
 void Pipeline::verify() {
   if (!plan_.verify) return;
   results_->plan.cache = cache_folder();
-  verification_ = depthkv::verify(model(), open_trace_set(trace_folder()), *results_, *plan_.verify, progress_);
+  verification_ = depthkv::verify(model(), open_trace_set(trace_folder()), *results_, *plan_.verify, progress_,
+                                  folder_ / kFinished);
   save_plan();
   write_verify_csv(*results_, *verification_, folder_ / "verify.csv");
+  SampleStore(folder_ / kFinished).clear();
 }
 
 void Pipeline::load_results() {
@@ -149,10 +173,11 @@ void Pipeline::load_results() {
 void Pipeline::measure_importance() {
   prepare_folder(folder_);
   plan_.replay.cache = cache_folder();
-  const Ablation found =
-      depthkv::measure_importance(model(), open_trace_set(trace_folder()), plan_.replay, registry_, progress_);
+  const Ablation found = depthkv::measure_importance(model(), open_trace_set(trace_folder()), plan_.replay, registry_,
+                                                     progress_, folder_ / kMeasured);
   write_ablation_csv(found.rows, folder_ / "importance.csv");
   write_importance(found.importance, folder_ / "importance.json");
+  SampleStore(folder_ / kMeasured).clear();
   fmt::print("{}\nimportance: {}\n", importance_table(found.importance), (folder_ / "importance.json").string());
 }
 

@@ -22,6 +22,8 @@ class Pipeline {
 
   // Says what the run would do and what it would cost, without doing it.
   void describe();
+  void describe_verify();
+  void describe_importance();
 
   void trace() { trace_into(trace_folder()); }
   void trace_into(const std::filesystem::path& traces);

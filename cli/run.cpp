@@ -118,15 +118,22 @@ void add_verify_command(CLI::App& app, Action& action) {
   const auto given = std::make_shared<Given>();
   CLI::App* command = add_command(app, "verify", "Check a run's best policies, and controls, end to end on the model",
                                   "  depthkv verify run --model model.gguf\n"
-                                  "  depthkv verify run --top 8 --controls 8 --verify-keep 0.1,0.2");
-  command->add_option("RUN", given->input, "folder that replay wrote")->required();
+                                  "  depthkv verify run --top 8 --controls 8 --verify-keep 0.1,0.2\n"
+                                  "  depthkv verify run --top 30 --dry-run");
+  command->add_option("RUN", given->input, "folder that replay wrote; run again to go on after an interruption")
+      ->required();
   add_plan_flags(*command, given->overrides, {"model", "threads", "cache", "verify."});
+  command->add_flag("--dry-run", given->dry_run, "say what the model would be run on, and how large its cache gets");
   command->callback([given, &action] {
     action = [given] {
       Plan plan = load(plan_of_run(given->input), given->overrides);
       if (!plan.verify) plan.verify = VerifyPlan{};
       Pipeline pipeline(plan, given->input);
       pipeline.load_results();
+      if (given->dry_run) {
+        pipeline.describe_verify();
+        return ExitCode::fine;
+      }
       pipeline.verify();
       return finish(pipeline);
     };
@@ -144,14 +151,22 @@ void add_importance_command(CLI::App& app, Action& action) {
   add_plan_flags(*command, given->overrides,
                  {"model", "threads", "cache", "replay.cut", "replay.scorers", "replay.structures", "replay.protect",
                   "replay.head", "replay.keep", "replay.device"});
-  command->add_option("--out", given->out, "folder for importance.json and importance.csv")->required();
+  command
+      ->add_option("--out", given->out,
+                   "folder for importance.json and importance.csv; run again to go on after an interruption")
+      ->required();
+  command->add_flag("--dry-run", given->dry_run, "say what the model would be run on, and how large its cache gets");
   command->callback([given, &action] {
     action = [given] {
       given->overrides["traces"] = {given->input.string()};
       for (const auto& [key, value] : {std::pair{"scorers", "snapkv"}, {"head_allocators", "uniform"}, {"keep", "0.2"}})
         given->overrides.try_emplace(fmt::format("replay.{}", key), std::vector<std::string>{value});
       Pipeline pipeline(load({}, given->overrides), given->out);
-      pipeline.measure_importance();
+      if (given->dry_run) {
+        pipeline.describe_importance();
+      } else {
+        pipeline.measure_importance();
+      }
       return ExitCode::fine;
     };
   });

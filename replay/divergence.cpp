@@ -8,17 +8,27 @@
 namespace depthkv {
 namespace {
 
-// KL(p || q) of the softmax distributions of two logit vectors, in nats. Rounding can't make it negative.
-double kl_divergence(std::span<const float> p, std::span<const float> q) {
-  const double log_p = log_sum_exp(p);
-  const double log_q = log_sum_exp(q);
-  double kl = 0;
-  for (std::size_t v = 0; v < p.size(); ++v) {
-    const double lp = static_cast<double>(p[v]) - log_p;
-    kl += std::exp(lp) * (lp - (static_cast<double>(q[v]) - log_q));
+// A step of the first branch: what the others' are compared with.
+struct Expected {
+  explicit Expected(std::span<const float> row) : logits(row.begin(), row.end()), log_sum(log_sum_exp(row)) {
+    for (const float logit : row)
+      probabilities.push_back(static_cast<float>(std::exp(static_cast<double>(logit) - log_sum)));
   }
-  return std::max(0.0, kl);
-}
+
+  // KL(this || q) of the softmax distributions, in nats; 0 for equal logits. Rounding can't make it negative.
+  double kl(std::span<const float> q) const {
+    const double log_q = log_sum_exp(q);
+    double kl = 0;
+    for (std::size_t v = 0; v < logits.size(); ++v)
+      kl += static_cast<double>(probabilities[v]) *
+            ((static_cast<double>(logits[v]) - log_sum) - (static_cast<double>(q[v]) - log_q));
+    return std::max(0.0, kl);
+  }
+
+  std::vector<float> logits;
+  std::vector<float> probabilities;
+  double log_sum;
+};
 
 std::size_t argmax(std::span<const float> logits) {
   return static_cast<std::size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -41,15 +51,15 @@ std::vector<Divergence> measure_divergence(Branches& branches, std::size_t count
   const std::int64_t tokens = static_cast<std::int64_t>(fed.size()) - first;
   if (tokens <= 0) return std::vector<Divergence>(count - 1, {0, kNone, kNone});
   std::vector<Divergence> found(count - 1, {tokens, 0, 0});
-  std::vector<std::vector<float>> full;  // logits of the first branch, [step from `first`]
+  std::vector<Expected> full;  // [step from `first`]
   branches.score(fed, first, [&](std::size_t branch, std::int64_t step, std::span<const float> logits) {
     if (branch == 0) {
-      full.emplace_back(logits.begin(), logits.end());
+      full.emplace_back(logits);
       return;
     }
-    const std::vector<float>& expected = full[static_cast<std::size_t>(step - first)];
-    found[branch - 1].kl += kl_divergence(expected, logits);
-    found[branch - 1].top1 += argmax(logits) == argmax(expected) ? 1.0 : 0.0;
+    const Expected& expected = full[static_cast<std::size_t>(step - first)];
+    found[branch - 1].kl += expected.kl(logits);
+    found[branch - 1].top1 += argmax(logits) == argmax(expected.logits) ? 1.0 : 0.0;
   });
   for (Divergence& it : found) {
     it.kl /= static_cast<double>(tokens);

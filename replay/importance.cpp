@@ -6,16 +6,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "depthkv/error.h"
 #include "depthkv/replay.h"
 #include "replay/divergence.h"
+#include "replay/sample_store.h"
 #include "replay/sets.h"
 
 namespace depthkv {
 namespace {
 
-constexpr std::size_t kBranches = 128;  // that share a prefill; engines bound the number of their sequences
 constexpr std::int64_t kShares = 64;
 constexpr std::uint64_t kBootstrapSeed = 1;
 
@@ -27,6 +28,12 @@ std::vector<double> share_grid() {
   return shares;
 }
 
+// What a sample says.
+struct SampleFindings {
+  std::vector<AblationRow> rows;
+  std::vector<std::vector<double>> curves;  // [prunable layer][share]: output error
+};
+
 // One sample under one ranker and head allocator.
 class SampleAblation {
  public:
@@ -37,32 +44,32 @@ class SampleAblation {
     curves_.run({true});
   }
 
-  // Adds the sample's curves at `shares` to `sums`, [layer][share].
-  std::vector<AblationRow> run(const std::vector<double>& shares, std::vector<std::vector<double>>& sums) {
+  SampleFindings run(const std::vector<double>& shares) {
     for (const Variant& variant : variants_of(policies_.rankers[0], 0, plan_)) {
       const RankedSample ranked = curves_.load(variant);
       const RankedSample::Allocator allocator(ranked, policies_, {}, curves_.measured_by_layers(0),
                                               curves_.measured_by_heads(0));
       const auto variants = static_cast<double>(policies_.rankers[0].scorer.uses_keep ? plan_.keep.size() : 1);
-      add_curves(ranked, allocator, shares, 1 / variants, sums);
+      add_curves(ranked, allocator, shares, 1 / variants);
       for (std::size_t k = 0; k < plan_.keep.size(); ++k)
         if (!variant.keep || *variant.keep == k) prune_each(ranked, allocator, plan_.keep[k]);
     }
     prune_one_entry_of_each(curves_.load(variants_of(policies_.rankers[0], 0, plan_)[0]));
     compare();
-    return rows_;
+    return found_;
   }
 
  private:
   void add_curves(const RankedSample& ranked, const RankedSample::Allocator& allocator,
-                  const std::vector<double>& shares, double weight, std::vector<std::vector<double>>& sums) const {
+                  const std::vector<double>& shares, double weight) {
     const Shape shape = prunable_shape(trace_.model(), trace_.sample().segments.at(plan_.cut));
-    sums.resize(shape.layers.size(), std::vector<double>(shares.size(), 0.0));
-    for (std::size_t l = 0; l < sums.size(); ++l) {
+    found_.curves.resize(shape.layers.size(), std::vector<double>(shares.size(), 0.0));
+    for (std::size_t l = 0; l < found_.curves.size(); ++l) {
       const std::int64_t all = shape.layers[l].kv_heads * shape.tokens;
       for (std::size_t i = 0; i < shares.size(); ++i) {
         const auto entries = static_cast<std::int64_t>(std::llround(shares[i] * static_cast<double>(all)));
-        sums[l][i] += weight * ranked.layers()[l].loss(Rows::judged, Metric::output_error, allocator.split(l, entries));
+        found_.curves[l][i] +=
+            weight * ranked.layers()[l].loss(Rows::judged, Metric::output_error, allocator.split(l, entries));
       }
     }
   }
@@ -86,7 +93,7 @@ class SampleAblation {
     alone.kept[layer] = kept;
     const double error = ranked.layers()[layer].loss(Rows::judged, Metric::output_error, kept);
     const int number = prunable_layers(trace_.model())[layer];
-    rows_.push_back({trace_.sample().id, trace_.sample().task, keep, number, 0, 0, error});
+    found_.rows.push_back({trace_.sample().id, trace_.sample().task, keep, number, 0, 0, error});
     requests_.push_back({ranked.variant(), alone, {}});
   }
 
@@ -101,18 +108,13 @@ class SampleAblation {
     const Sample& sample = trace_.sample();
     const std::int64_t cut = sample.segments.at(plan_.cut);
     const auto prefix = std::span(sample.tokens).first(static_cast<std::size_t>(cut));
-    for (std::size_t begin = 0; begin < requests_.size(); begin += kBranches - 1) {
-      const std::size_t end = std::min(requests_.size(), begin + kBranches - 1);
-      std::vector<KeepMask> masks = masks_of(trace_, plan_, policies_,
-                                             {requests_.begin() + static_cast<std::ptrdiff_t>(begin),
-                                              requests_.begin() + static_cast<std::ptrdiff_t>(end)});
-      masks.insert(masks.begin(), KeepMask::everything(trace_.model()));
-      const auto branches = model_.branch(prefix, masks, sample.size() - cut);
-      const std::vector<Divergence> found = measure_divergence(*branches, masks.size(), sample, cut);
-      for (std::size_t i = 0; i < found.size(); ++i) {
-        rows_[begin + i].kl = found[i].kl;
-        rows_[begin + i].top1 = found[i].top1;
-      }
+    std::vector<KeepMask> masks = masks_of(trace_, plan_, policies_, requests_);
+    masks.insert(masks.begin(), KeepMask::everything(trace_.model()));
+    const auto branches = model_.branch(prefix, masks, sample.size() - cut);
+    const std::vector<Divergence> strayed = measure_divergence(*branches, masks.size(), sample, cut);
+    for (std::size_t i = 0; i < strayed.size(); ++i) {
+      found_.rows[i].kl = strayed[i].kl;
+      found_.rows[i].top1 = strayed[i].top1;
     }
   }
 
@@ -122,7 +124,7 @@ class SampleAblation {
   const Policies& policies_;
   SampleCurves curves_;
   std::vector<SetRequest> requests_;
-  std::vector<AblationRow> rows_;
+  SampleFindings found_;
 };
 
 std::string description(const Policies& policies) {
@@ -174,13 +176,52 @@ void check(const Model& model, const Trace& trace, const ReplayPlan& plan, const
                                  model.card().name, model.card().fingerprint));
 }
 
+std::string key_of(const Model& model, const Trace& trace, const ReplayPlan& plan, const Policies& policies) {
+  std::string key = "importance\n" + sample_key(model.card(), trace, plan);
+  for (const double keep : plan.keep) key += choice_key(policies, {{}, keep});
+  return key;
+}
+
+nlohmann::json packed(const SampleFindings& found) {
+  auto rows = nlohmann::json::array();
+  for (const AblationRow& row : found.rows) rows.push_back({row.keep, row.layer, row.kl, row.top1, row.output_error});
+  return {{"rows", rows}, {"curves", found.curves}};
+}
+
+SampleFindings unpacked(const nlohmann::json& kept, const Sample& sample) {
+  SampleFindings found;
+  for (const nlohmann::json& row : kept.at("rows"))
+    found.rows.push_back({sample.id, sample.task, row.at(0).get<double>(), row.at(1).get<int>(),
+                          row.at(2).get<double>(), row.at(3).get<double>(), row.at(4).get<double>()});
+  kept.at("curves").get_to(found.curves);
+  return found;
+}
+
+// Adds to [layer][share].
+void add_to(std::vector<std::vector<double>>& sums, const std::vector<std::vector<double>>& curves) {
+  sums.resize(curves.size());
+  for (std::size_t l = 0; l < curves.size(); ++l) {
+    sums[l].resize(curves[l].size());
+    for (std::size_t i = 0; i < curves[l].size(); ++i) sums[l][i] += curves[l][i];
+  }
+}
+
+// The plan of one layer's pruning: its even share.
+ReplayPlan with_even_layers(ReplayPlan plan) {
+  plan.layer_allocators = {{"uniform", {}, ""}};
+  return plan;
+}
+
+// Whether there is anything to judge by.
+bool counts(const Sample& sample, Cut cut) { return sample.size() > sample.segments.at(cut) + 1; }
+
 }  // namespace
 
 Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPlan& plan, const Registry& registry,
-                            const Progress& progress) {
-  ReplayPlan alone = plan;
-  alone.layer_allocators = {{"uniform", {}, ""}};
+                            const Progress& progress, const std::filesystem::path& kept) {
+  const ReplayPlan alone = with_even_layers(plan);
   const Policies policies = make_policies(alone, registry);
+  const SampleStore store(kept);
   Ablation found;
   Importance& importance = found.importance;
   importance.model = model.card().name;
@@ -195,9 +236,18 @@ Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPl
     progress("importance", static_cast<std::int64_t>(s), total, traces.files[s].stem().string());
     const Trace trace = Trace::open(traces.files[s]);
     check(model, trace, plan, policies);
-    if (trace.sample().size() <= trace.sample().segments.at(plan.cut) + 1) continue;  // nothing to judge by
-    std::vector<AblationRow> rows = SampleAblation(model, trace, alone, policies).run(importance.shares, curves);
-    std::ranges::move(rows, std::back_inserter(found.rows));
+    if (!counts(trace.sample(), plan.cut)) continue;
+    const std::string name = traces.files[s].stem().string();
+    const std::string key = key_of(model, trace, alone, policies);
+    SampleFindings of_sample;
+    if (const auto done = store.take(name, key)) {
+      of_sample = unpacked(*done, trace.sample());
+    } else {
+      of_sample = SampleAblation(model, trace, alone, policies).run(importance.shares);
+      store.put(name, key, packed(of_sample));
+    }
+    std::ranges::move(of_sample.rows, std::back_inserter(found.rows));
+    add_to(curves, of_sample.curves);
     ++importance.samples;
   }
   progress("importance", total, total, "");

@@ -6,17 +6,18 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "depthkv/error.h"
 #include "depthkv/tasks.h"
 #include "replay/agreement.h"
 #include "replay/divergence.h"
+#include "replay/sample_store.h"
 
 namespace depthkv {
 namespace {
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-constexpr std::int64_t kMaxReference = 64;  // tokens of the reference whose likelihood is taken
 
 // One sample, all candidates together. Branch 0 is the full cache.
 class SampleCheck {
@@ -107,24 +108,65 @@ class SampleCheck {
   std::vector<VerifyRow> rows_;
 };
 
-}  // namespace
+std::string key_of(const Model& model, const Trace& trace, const ResultTable& results, const VerifyPlan& plan,
+                   const std::vector<Candidate>& candidates) {
+  std::string key = fmt::format("verify generate {} reference {}\n{}", plan.max_new, kMaxReference,
+                                sample_key(model.card(), trace, results.plan));
+  for (const Candidate& candidate : candidates) key += choice_key(results.policies, candidate.choice);
+  return key;
+}
 
-Verification verify(Model& model, const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan,
-                    const Progress& progress) {
-  if (model.card().fingerprint != results.model.fingerprint) {
+nlohmann::json packed(const std::vector<VerifyRow>& rows) {
+  auto all = nlohmann::json::array();
+  for (const VerifyRow& row : rows)
+    all.push_back({row.scored_tokens, row.kl, row.top1, row.nll, row.nll_full, row.score, row.score_full, row.output});
+  return all;
+}
+
+std::vector<VerifyRow> unpacked(const nlohmann::json& all) {
+  std::vector<VerifyRow> rows;
+  for (const nlohmann::json& row : all) {
+    std::vector<double> numbers;
+    for (std::size_t i = 1; i < 7; ++i) numbers.push_back(row.at(i).get<double>());
+    rows.push_back({0, 0, row.at(0).get<std::int64_t>(), numbers[0], numbers[1], numbers[2], numbers[3], numbers[4],
+                    numbers[5], row.at(7).get<std::string>()});
+  }
+  return rows;
+}
+
+void check(const Model& model, const TraceSet& traces, const ResultTable& results) {
+  if (traces.files.size() != results.samples.size())
+    throw InputError(fmt::format("{}: {} samples, the replay had {}; replay again", traces.directory.string(),
+                                 traces.files.size(), results.samples.size()));
+  if (model.card().fingerprint != results.model.fingerprint)
     throw InputError(
         fmt::format("the traces were recorded from {} ({}), the model given is {} ({}); give the same file",
                     results.model.name, results.model.fingerprint, model.card().name, model.card().fingerprint));
-  }
+}
+
+}  // namespace
+
+Verification verify(Model& model, const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan,
+                    const Progress& progress, const std::filesystem::path& kept) {
+  check(model, traces, results);
   Verification verification;
   verification.plan = plan;
   verification.candidates = choose_candidates(results, plan);
+  const SampleStore store(kept);
   const auto total = static_cast<std::int64_t>(traces.files.size());
   for (std::size_t s = 0; s < traces.files.size(); ++s) {
     progress("verify", static_cast<std::int64_t>(s), total, results.samples[s].id);
     if (!results.samples[s].skipped.empty()) continue;
     const Trace trace = Trace::open(traces.files[s]);
-    std::vector<VerifyRow> rows = SampleCheck(model, trace, results, plan, verification.candidates).run();
+    const std::string name = traces.files[s].stem().string();
+    const std::string key = key_of(model, trace, results, plan, verification.candidates);
+    std::vector<VerifyRow> rows;
+    if (const auto found = store.take(name, key)) {
+      rows = unpacked(*found);
+    } else {
+      rows = SampleCheck(model, trace, results, plan, verification.candidates).run();
+      store.put(name, key, packed(rows));
+    }
     for (std::size_t c = 0; c < rows.size(); ++c) {
       rows[c].candidate = c;
       rows[c].sample = s;

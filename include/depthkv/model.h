@@ -80,10 +80,23 @@ class Branches {
   using Visit = std::function<void(std::size_t branch, std::int64_t step, std::span<const float> logits)>;
   virtual void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) = 0;
 
-  // Feeds `lead` to every branch, then decodes greedily (ties to the lower token) until an end token or max_tokens.
-  // Returns the new tokens per branch, without the end token. Afterwards every branch is back at the prefix.
+  // Feeds `lead` to every branch, then decodes greedily (ties to the lower token) until an end token or max_tokens, as
+  // many branches together as branch_room() says. Returns the new tokens per branch, without the end token. Afterwards
+  // every branch is back at the prefix.
   virtual std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) = 0;
 };
+
+// How many branches decode together, and what their cache takes. The same for a model, prompt and machine, whatever
+// else runs on it: which branches share a batch decides the last bits of their logits.
+struct BranchRoom {
+  std::int64_t together = 1;
+  std::int64_t cells = 0;  // the prefix, and room for each of those together
+  std::int64_t bytes = 0;  // of all layers' keys and values, in half precision
+};
+// `memory`: bytes of the device that holds the cache; branches take at most a quarter of it, one always fits.
+BranchRoom branch_room(const ModelCard& card, std::int64_t prefix, std::size_t branches, std::int64_t capacity,
+                       std::int64_t memory);
+std::int64_t machine_memory();  // bytes of this machine, or of the container if that has less
 
 // One turn of a conversation. The roles that every chat template knows: system (first only), user, assistant.
 struct Message {

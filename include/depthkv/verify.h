@@ -2,6 +2,7 @@
 // Verify: the policies that replay found best, and a control sample of the others, end to end on the model.
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,8 @@
 #include "depthkv/stats.h"
 
 namespace depthkv {
+
+inline constexpr std::int64_t kMaxReference = 64;  // tokens of a reference whose likelihood is taken, at most
 
 struct VerifyPlan {
   std::int64_t top = 4;           // best of the predicted ranking, per keep
@@ -79,9 +82,11 @@ struct Verification {
 // Top, control and uniform policies per keep. Bounds are never candidates.
 std::vector<Candidate> choose_candidates(const ResultTable& results, const VerifyPlan& plan);
 
-// Throws InputError if the model isn't the one that made the traces, or a keep wasn't replayed.
+// Throws InputError if the model isn't the one that made the traces, or a keep wasn't replayed. In the folder `kept`,
+// unless that is empty, the rows of finished samples wait for the others: an interrupted call, made again, computes the
+// rest only, and returns what it would have returned. Whoever has written down the result may remove the folder.
 Verification verify(Model& model, const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan,
-                    const Progress& progress);
+                    const Progress& progress, const std::filesystem::path& kept = {});
 
 // Mean KL of a candidate over its samples.
 double mean_kl(const Verification& verification, std::size_t candidate);

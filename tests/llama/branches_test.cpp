@@ -228,6 +228,22 @@ TEST_P(TinyBranches, GenerateFollowsScore) {
   }
 }
 
+// More than decode at once.
+TEST_P(TinyBranches, AnyNumberOfBranchesSharesAPrefix) {
+  const std::vector<KeepMask> kinds{heavy(), nothing(), heavy(1)};
+  std::vector<KeepMask> masks;
+  for (std::size_t b = 0; b < 70; ++b) masks.push_back(kinds[b % 3]);
+  ASSERT_LT(branch_room(model_->card(), 90, masks.size(), 20, machine_memory()).together, 36);
+  const auto branches = model_->branch(prefix_, masks, 20);
+  const auto expected = model_->branch(prefix_, kinds, 20)->generate(tokens_, 6);
+  const auto answers = branches->generate(tokens_, 6);
+  const Logits logits = score_all(*branches, tokens_);
+  for (std::size_t b = 0; b < masks.size(); ++b) {
+    EXPECT_EQ(answers[b], expected[b % 3]) << b;
+    for (const auto& step : logits) EXPECT_EQ(step[b], step[b % 3]) << b;
+  }
+}
+
 TEST_P(TinyBranches, PruningThePrefixAltogetherLeavesTheAddedTokens) {
   KeepMask mask = nothing();
   for (auto& layer : mask.pruned)

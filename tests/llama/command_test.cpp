@@ -2,7 +2,10 @@
 // The binary on a real model: the whole loop, and what users get wrong.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -104,6 +107,60 @@ TEST_F(RealCommand, WholeLoopKeepingEverythingIsExact) {
   const std::string again = (scratch_ / "two_threads").string();
   ASSERT_EQ(run_depthkv({"run", out_ + "/plan.yaml", "--threads", "2", "--out", again}).exit_code, 0);
   EXPECT_EQ(read_text(again + "/results.csv"), read_text(out_ + "/results.csv"));
+}
+
+// Starts a command, kills it as soon as `file` is there, and says whether it was still at work.
+bool kill_once_there(std::vector<std::string> arguments, const std::filesystem::path& file) {
+  arguments.insert(arguments.begin(), DEPTHKV_BINARY);
+  const ScratchDirectory output;
+  const pid_t child = start_command(arguments, output.path());
+  while (!std::filesystem::exists(file)) {
+    if (waitpid(child, nullptr, WNOHANG) != 0) return false;
+    usleep(1000);
+  }
+  kill(child, SIGKILL);
+  int status = 0;
+  return waitpid(child, &status, 0) == child && WIFSIGNALED(status);
+}
+
+TEST_F(RealCommand, KilledVerifyAndImportanceGoOnToTheSameBytes) {
+  std::string lines;
+  for (const char* id : {"a", "b", "c"}) lines += sample_line(id, std::string("Letter ") + id + ". " + kContext);
+  ASSERT_EQ(run({"trace", "--tasks", file("t.jsonl", lines), "--max-new", "4", "--out", out_ + "/traces"}).exit_code,
+            0);
+  const std::string traces = out_ + "/traces";
+  const std::string killed = out_ + "/killed";
+  const std::string whole = out_ + "/whole";
+  for (const std::string& folder : {killed, whole})
+    ASSERT_EQ(
+        run({"replay", traces, "--scorer", "snapkv", "--scorer", "knorm", "--keep", "0.3", "--out", folder}).exit_code,
+        0);
+  const auto verify = [](const std::string& folder) {
+    return std::vector<std::string>{"verify",        folder, "--top",      "2", "--controls", "2",
+                                    "--verify-keep", "0.3",  "--generate", "6", "--threads",  "1"};
+  };
+  const CommandResult dry = run_depthkv({"verify", killed, "--verify-keep", "0.3", "--dry-run"});
+  EXPECT_EQ(dry.exit_code, 0) << dry.errors;
+  EXPECT_THAT(dry.output, testing::ContainsRegex("verify +3 samples, [0-9]+ branches each.*cache takes at most"));
+  EXPECT_FALSE(std::filesystem::exists(killed + "/verify.csv"));
+  EXPECT_TRUE(kill_once_there(verify(killed), killed + "/.verify/a.rows"));
+  EXPECT_FALSE(std::filesystem::exists(killed + "/verify.csv"));
+  ASSERT_EQ(run_depthkv(verify(killed)).exit_code, 0);
+  ASSERT_EQ(run_depthkv(verify(whole)).exit_code, 0);
+  EXPECT_EQ(read_text(killed + "/verify.csv"), read_text(whole + "/verify.csv"));
+  EXPECT_FALSE(std::filesystem::exists(killed + "/.verify"));
+
+  const auto importance = [&](const std::string& folder) {
+    return std::vector<std::string>{"importance", traces, "--out", folder, "--threads", "1"};
+  };
+  std::vector<std::string> foretell = importance(killed);
+  foretell.emplace_back("--dry-run");
+  EXPECT_THAT(run_depthkv(foretell).output, HasSubstr("importance  3 samples, 61 branches each"));
+  EXPECT_TRUE(kill_once_there(importance(killed), killed + "/.importance/a.rows"));
+  ASSERT_EQ(run_depthkv(importance(killed)).exit_code, 0);
+  ASSERT_EQ(run_depthkv(importance(whole)).exit_code, 0);
+  for (const char* name : {"/importance.csv", "/importance.json"})
+    EXPECT_EQ(read_text(killed + name), read_text(whole + name));
 }
 
 TEST_F(RealCommand, DryRunPredictsSizeAndTimeAndRecordsNothing) {

@@ -14,7 +14,9 @@ namespace {
 
 constexpr std::int64_t kLogitBytes = std::int64_t{64} << 20;  // the engine's logits of one batch stay below this
 
-int sequence_of(std::size_t branch) { return static_cast<int>(branch) + 1; }
+constexpr int kAlone = 1;  // the slot of branches that are fed one by one
+
+int slot(std::size_t index) { return static_cast<int>(index) + 1; }
 
 // Rows of one branch per decode.
 std::int64_t rows_per_batch(const ModelCard& card, int batch) {
@@ -22,35 +24,40 @@ std::int64_t rows_per_batch(const ModelCard& card, int batch) {
   return std::max<std::int64_t>(1, std::min<std::int64_t>(batch, fitting));
 }
 
-SessionOptions session_options(const ModelCard& card, std::int64_t prefix, std::size_t branches, std::int64_t capacity,
-                               const LlamaBranches::Options& options) {
+BranchRoom checked_room(const ModelCard& card, std::int64_t prefix, std::size_t branches, std::int64_t capacity,
+                        std::int64_t memory) {
   if (branches == 0) throw Error("no mask was given to branch from; an empty mask prunes nothing");
   if (prefix == 0) throw InputError("the prefix of the branches is empty; prune after at least one token");
   if (capacity < 0 || prefix + capacity > card.context_length)
     throw InputError(
         fmt::format("a prefix of {} tokens and {} more do not fit the context of {}, {} tokens; shorten the prompt",
                     prefix, capacity, card.name, card.context_length));
-  const auto count = static_cast<std::int64_t>(branches);
-  const std::int64_t rows = std::max(rows_per_batch(card, options.batch), count);
-  return {.cells = prefix + count * std::max<std::int64_t>(capacity, 1),
+  return branch_room(card, prefix, branches, capacity, memory);
+}
+
+SessionOptions session_options(const ModelCard& card, std::int64_t prefix, const BranchRoom& room,
+                               const LlamaBranches::Options& options) {
+  const std::int64_t rows = std::max(rows_per_batch(card, options.batch), room.together);
+  return {.cells = room.cells,
           .batch = std::max(std::min<std::int64_t>(options.batch, prefix), rows),
           .outputs = rows,
-          .sequences = static_cast<int>(branches) + 1,
+          .sequences = static_cast<int>(room.together) + 1,
           .threads = options.threads,
-          .offload = options.offload};
+          .offload = options.offload,
+          .single_cache = options.single_cache};
 }
 
 }  // namespace
 
-// Puts every branch back at the prefix, whatever happened.
+// Puts every slot back at the prefix, whatever happened.
 class LlamaBranches::Rewind {
  public:
   explicit Rewind(LlamaBranches& self) : self_(self) {}
   Rewind(const Rewind&) = delete;
   Rewind& operator=(const Rewind&) = delete;
   ~Rewind() {
-    for (std::size_t b = 0; b < self_.branches_; ++b) try {
-        self_.session_.rewind(sequence_of(b), self_.prefix_);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(self_.room_.together); ++i) try {
+        self_.session_.rewind(slot(i), self_.prefix_);
       } catch (const Error&) {  // the next decode fails on its positions, with a message of its own
       }
   }
@@ -67,12 +74,13 @@ LlamaBranches::LlamaBranches(llama_model* model, const ModelCard& card, std::spa
       branches_(masks.size()),
       prefix_(static_cast<std::int64_t>(prefix.size())),
       capacity_(capacity),
+      room_(checked_room(card_, prefix_, branches_, capacity, options_.memory)),
       mask_(card_, masks, prefix_),
       cells_(card_),
       workers_(options_.threads),
-      session_(model, session_options(card_, prefix_, branches_, capacity, options_)) {
+      session_(model, session_options(card_, prefix_, room_, options_)) {
   prefill(prefix);
-  for (std::size_t b = 0; b < branches_; ++b) session_.copy_sequence(0, sequence_of(b));
+  for (std::size_t i = 0; i < static_cast<std::size_t>(room_.together); ++i) session_.copy_sequence(0, slot(i));
   if (options_.observer)
     observer_.emplace(
         card_, options_.observer, workers_,
@@ -105,25 +113,23 @@ void LlamaBranches::check_room(std::size_t tokens) const {
     throw Error(fmt::format("{} tokens were given to branches made for {}", tokens, capacity_));
 }
 
-void LlamaBranches::decode(std::span<const BatchRow> rows) {
-  std::vector<std::size_t> branch_of_row;
-  for (const BatchRow& row : rows) branch_of_row.push_back(static_cast<std::size_t>(row.sequence) - 1);
-  mask_.expect(std::move(branch_of_row));
+void LlamaBranches::decode(std::span<const BatchRow> rows, const std::vector<std::size_t>& branches) {
+  mask_.expect(branches);
   cells_.expect(rows.front().position, static_cast<std::int64_t>(rows.size()));
   // The engine's cache is never narrower than what the prefix fills.
   if (observer_) observer_->expect(rows.front().position, static_cast<std::int64_t>(rows.size()), prefix_);
   session_.decode(rows);
 }
 
-void LlamaBranches::feed(std::size_t branch, std::span<const Token> tokens, std::int64_t first_visited,
+void LlamaBranches::feed(std::size_t branch, int sequence, std::span<const Token> tokens, std::int64_t first_visited,
                          const Visit& visit) {
   const auto steps = static_cast<std::size_t>(rows_per_batch(card_, options_.batch));
   for (std::size_t begin = 0; begin < tokens.size(); begin += steps) {
     std::vector<BatchRow> rows;
     for (std::size_t step = begin; step < std::min(tokens.size(), begin + steps); ++step)
-      rows.push_back({tokens[step], prefix_ + static_cast<std::int64_t>(step), sequence_of(branch),
+      rows.push_back({tokens[step], prefix_ + static_cast<std::int64_t>(step), sequence,
                       static_cast<std::int64_t>(step) >= first_visited});
-    decode(rows);
+    decode(rows, std::vector<std::size_t>(rows.size(), branch));
     for (std::size_t i = 0; i < rows.size(); ++i)
       if (rows[i].logits) visit(branch, static_cast<std::int64_t>(begin + i), session_.logits(i));
   }
@@ -134,8 +140,8 @@ void LlamaBranches::score(std::span<const Token> tokens, std::int64_t first_visi
   const Rewind rewind(*this);
   watch(true);
   for (std::size_t b = 0; b < branches_; ++b) {
-    feed(b, tokens, first_visited, visit);
-    session_.rewind(sequence_of(b), prefix_);
+    feed(b, kAlone, tokens, first_visited, visit);
+    session_.rewind(kAlone, prefix_);
   }
 }
 
@@ -143,24 +149,36 @@ std::vector<std::vector<Token>> LlamaBranches::generate(std::span<const Token> l
   std::vector<std::vector<Token>> answers(branches_);
   if (max_tokens <= 0) return answers;
   check_room(lead.size() + static_cast<std::size_t>(max_tokens) - 1);  // the last token is never fed
-  const Rewind rewind(*this);
-
-  std::vector<std::size_t> open;  // branches that go on
-  std::vector<Token> next(branches_, greedy(prefix_logits_));
-  for (std::size_t b = 0; b < branches_; ++b) open.push_back(b);
   watch(false);
-  for (std::size_t b = 0; b < branches_; ++b)
-    feed(b, lead, static_cast<std::int64_t>(lead.size()) - 1,
-         [&](std::size_t branch, std::int64_t, std::span<const float> logits) { next[branch] = greedy(logits); });
+  const auto together = static_cast<std::size_t>(room_.together);
+  for (std::size_t first = 0; first < branches_; first += together) {
+    const Rewind rewind(*this);
+    decode_greedily(first, std::min(together, branches_ - first), lead, max_tokens, answers);
+  }
+  return answers;
+}
+
+void LlamaBranches::decode_greedily(std::size_t first, std::size_t count, std::span<const Token> lead,
+                                    std::int64_t max_tokens, std::vector<std::vector<Token>>& answers) {
+  std::vector<std::size_t> open;  // slots that go on
+  std::vector<Token> next(count, greedy(prefix_logits_));
+  for (std::size_t i = 0; i < count; ++i) {
+    open.push_back(i);
+    feed(first + i, slot(i), lead, static_cast<std::int64_t>(lead.size()) - 1,
+         [&](std::size_t, std::int64_t, std::span<const float> logits) { next[i] = greedy(logits); });
+  }
   for (std::int64_t step = 0;; ++step) {
-    std::erase_if(open, [&](std::size_t b) { return llama_vocab_is_eog(vocab_, next[b]); });
-    for (const std::size_t b : open) answers[b].push_back(next[b]);
-    if (open.empty() || step + 1 >= max_tokens) return answers;
+    std::erase_if(open, [&](std::size_t i) { return llama_vocab_is_eog(vocab_, next[i]); });
+    for (const std::size_t i : open) answers[first + i].push_back(next[i]);
+    if (open.empty() || step + 1 >= max_tokens) return;
     std::vector<BatchRow> rows;
-    for (const std::size_t b : open)
-      rows.push_back({next[b], prefix_ + static_cast<std::int64_t>(lead.size()) + step, sequence_of(b), true});
-    decode(rows);
-    for (std::size_t i = 0; i < open.size(); ++i) next[open[i]] = greedy(session_.logits(i));
+    std::vector<std::size_t> branches;
+    for (const std::size_t i : open) {
+      rows.push_back({next[i], prefix_ + static_cast<std::int64_t>(lead.size()) + step, slot(i), true});
+      branches.push_back(first + i);
+    }
+    decode(rows, branches);
+    for (std::size_t row = 0; row < open.size(); ++row) next[open[row]] = greedy(session_.logits(row));
   }
 }
 

@@ -11,16 +11,19 @@
 
 namespace depthkv {
 
-// Sequence 0 holds the prefix, sequence 1 + b is branch b; all share the prefix's cells of one cache.
+// Sequence 0 holds the prefix. Sequences from 1 on are slots, each of which takes one branch after the other; all share
+// the prefix's cells of one cache.
 class LlamaBranches : public Branches {
  public:
   struct Options {
     int threads = 0;
     int batch = 512;
     bool offload = false;
+    std::int64_t memory = 0;  // bytes of the device that holds the cache
     // For tests: sees the attention rows of every layer as branches are decoded, before the next layer runs. The width
     // of a block is the prefix.
-    LayerSink observer;
+    LayerSink observer = {};
+    bool single_cache = false;  // for tests: nothing is rounded to half precision
   };
   LlamaBranches(llama_model* model, const ModelCard& card, std::span<const Token> prefix,
                 std::span<const KeepMask> masks, std::int64_t capacity, Options options);
@@ -31,8 +34,11 @@ class LlamaBranches : public Branches {
  private:
   class Rewind;
   void prefill(std::span<const Token> prefix);
-  void decode(std::span<const BatchRow> rows);
-  void feed(std::size_t branch, std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit);
+  void decode(std::span<const BatchRow> rows, const std::vector<std::size_t>& branches);
+  void feed(std::size_t branch, int sequence, std::span<const Token> tokens, std::int64_t first_visited,
+            const Visit& visit);
+  void decode_greedily(std::size_t first, std::size_t count, std::span<const Token> lead, std::int64_t max_tokens,
+                       std::vector<std::vector<Token>>& answers);
   void watch(bool one_branch);
   void check_room(std::size_t tokens) const;
 
@@ -42,6 +48,7 @@ class LlamaBranches : public Branches {
   std::size_t branches_;
   std::int64_t prefix_;
   std::int64_t capacity_;
+  BranchRoom room_;
   std::vector<float> prefix_logits_;
   Mask mask_;
   CellCheck cells_;

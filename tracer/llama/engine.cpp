@@ -67,8 +67,7 @@ llama_context_params context_params(const SessionOptions& options) {
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
   params.flash_attn_type = options.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-  params.type_k = GGML_TYPE_F16;
-  params.type_v = GGML_TYPE_F16;
+  params.type_k = params.type_v = options.single_cache ? GGML_TYPE_F32 : GGML_TYPE_F16;
   params.offload_kqv = options.offload;
   params.op_offload = options.offload;
   params.kv_unified = true;

@@ -70,6 +70,7 @@ struct SessionOptions {
   int threads = 0;
   bool offload = false;
   bool flash_attention = false;  // then neither logits nor softmax exist as nodes
+  bool single_cache = false;     // keys and values in single precision, else in half
 };
 
 // A context with one cache. Not thread-safe.

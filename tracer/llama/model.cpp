@@ -36,6 +36,16 @@ LlamaModelHandle load(const LlamaOptions& options) {
 
 bool offloads(const LlamaOptions& options) { return options.gpu_layers != 0 && llama_supports_gpu_offload(); }
 
+// Bytes of what holds the cache.
+std::int64_t memory_of(const LlamaOptions& options) {
+  ggml_backend_dev_t device = offloads(options) ? ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) : nullptr;
+  if (device == nullptr) return machine_memory();
+  std::size_t free = 0;
+  std::size_t total = 0;
+  ggml_backend_dev_memory(device, &free, &total);
+  return static_cast<std::int64_t>(total);
+}
+
 // Passes over prompt, answer and passages on sequence 0, with or without a look at the layers.
 class Recording {
  public:
@@ -239,8 +249,13 @@ std::unique_ptr<Branches> LlamaModel::branch(std::span<const Token> prefix, std:
 
 std::unique_ptr<LlamaBranches> LlamaModel::branch_observed(std::span<const Token> prefix,
                                                            std::span<const KeepMask> masks, std::int64_t capacity,
-                                                           LayerSink observer) {
-  LlamaBranches::Options options{options_.threads, options_.batch, offloads(options_), std::move(observer)};
+                                                           LayerSink observer, bool single_cache) {
+  LlamaBranches::Options options{.threads = options_.threads,
+                                 .batch = options_.batch,
+                                 .offload = offloads(options_),
+                                 .memory = memory_of(options_),
+                                 .observer = std::move(observer),
+                                 .single_cache = single_cache};
   return std::make_unique<LlamaBranches>(model_.get(), facts_.card, prefix, masks, capacity, std::move(options));
 }
 

@@ -22,9 +22,10 @@ class LlamaModel : public Model {
   Tensor output_projection(int layer) const override;
   std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
                                    std::int64_t capacity) override;
-  // For tests: branch(), with a look at the attention of the branches; see LlamaBranches::Options::observer.
+  // For tests: branch(), with a look at the attention of the branches, or a cache in single precision; see
+  // LlamaBranches::Options.
   std::unique_ptr<LlamaBranches> branch_observed(std::span<const Token> prefix, std::span<const KeepMask> masks,
-                                                 std::int64_t capacity, LayerSink observer);
+                                                 std::int64_t capacity, LayerSink observer, bool single_cache = false);
   // For benchmarks: computes a prompt and nothing else, with somebody watching or not.
   void prefill(std::span<const Token> prompt, bool flash_attention, Watcher* watcher = nullptr);
 

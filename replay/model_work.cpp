@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "replay/model_work.h"
+
+#include <algorithm>
+
+#include "depthkv/tasks.h"
+
+namespace depthkv {
+namespace {
+
+// Adds what one sample takes: `branches` of a prefix, each of which is fed `fed` tokens in all and `capacity` at once.
+void add(ModelWork& work, const Trace& trace, Cut cut, std::int64_t branches, std::int64_t fed, std::int64_t capacity) {
+  const std::int64_t prefix = trace.sample().segments.at(cut);
+  const BranchRoom room =
+      branch_room(trace.model(), prefix, static_cast<std::size_t>(branches), capacity, machine_memory());
+  ++work.samples;
+  work.branches = std::max(work.branches, branches);
+  work.together = work.samples == 1 ? room.together : std::min(work.together, room.together);
+  work.prompt_tokens += prefix;
+  work.branch_tokens += branches * fed;
+  work.cache_bytes = std::max(work.cache_bytes, room.bytes);
+}
+
+}  // namespace
+
+ModelWork verification_work(const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan) {
+  const auto branches = static_cast<std::int64_t>(choose_candidates(results, plan).size()) + 1;
+  ModelWork work;
+  for (std::size_t s = 0; s < std::min(traces.files.size(), results.samples.size()); ++s) {
+    if (!results.samples[s].skipped.empty()) continue;
+    const Trace trace = Trace::open(traces.files[s]);
+    const Sample& sample = trace.sample();
+    const std::int64_t cut = sample.segments.at(results.plan.cut);
+    const std::int64_t lead = sample.segments.prompt_end - cut;
+    const std::int64_t answer = sample.size() - sample.segments.prompt_end;
+    const std::int64_t reference =
+        sample.answer_source == "reference" ? answer : (sample.answers.empty() ? 0 : kMaxReference);
+    const std::int64_t generated = is_text_metric(sample.metric) ? plan.max_new : 0;
+    std::int64_t fed = 0;
+    for (const std::int64_t tokens : {answer, reference, generated})
+      if (tokens > 0) fed += lead + tokens - 1;  // the last one is never fed
+    add(work, trace, results.plan.cut, branches, fed, lead + std::max({answer, reference, plan.max_new}));
+  }
+  return work;
+}
+
+ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan) {
+  ModelWork work;
+  for (const std::filesystem::path& file : traces.files) {
+    const Trace trace = Trace::open(file);
+    const std::int64_t fed = trace.sample().size() - trace.sample().segments.at(plan.cut) - 1;
+    if (fed <= 0) continue;
+    const auto layers = static_cast<std::int64_t>(prunable_layers(trace.model()).size());
+    const std::int64_t branches = layers * (static_cast<std::int64_t>(plan.keep.size()) + 1) + 1;
+    add(work, trace, plan.cut, branches, fed, fed + 1);
+  }
+  return work;
+}
+
+}  // namespace depthkv

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// What verify and importance would have the model do.
+#pragma once
+#include <cstdint>
+
+#include "depthkv/verify.h"
+
+namespace depthkv {
+
+struct ModelWork {
+  std::int64_t samples = 0;
+  std::int64_t branches = 0;       // per sample, the full cache among them
+  std::int64_t together = 0;       // of these decode greedily at once, on every sample
+  std::int64_t prompt_tokens = 0;  // prefilled, of all samples
+  std::int64_t branch_tokens = 0;  // that branches add to them, at most
+  std::int64_t cache_bytes = 0;    // of the sample that takes most
+};
+
+ModelWork verification_work(const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan);
+ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan);
+
+}  // namespace depthkv
