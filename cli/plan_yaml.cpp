@@ -215,11 +215,6 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
   section.take("max_new", plan.max_new, 0, kMany);
   section.take("stop_when_separate", plan.stop_when_separate, 0, kMany);
   section.done();
-  if (plan.rank_by == Metric::predicted_loss && replay.importance.empty())
-    throw InputError(
-        fmt::format("{}: verify.rank_by is predicted_loss, which needs replay.importance: the file that "
-                    "`depthkv importance` writes",
-                    section.where("rank_by")));
   for (const double keep : plan.keep) {
     if (std::find(replay.keep.begin(), replay.keep.end(), keep) != replay.keep.end()) continue;
     throw InputError(fmt::format("{}: verify.keep has {}, replay.keep only {}; verify checks what was replayed",

@@ -59,8 +59,9 @@ double RankedLayer::loss(Rows rows, Metric metric, const std::vector<std::int64_
 
 double layer_weight(const Policies& policies, Metric metric, std::size_t layer, std::size_t layers) {
   if (metric != Metric::predicted_loss) return 1.0 / static_cast<double>(layers);
-  if (!policies.importance) return std::numeric_limits<double>::quiet_NaN();
-  return policies.importance->layers[layer].sensitivity;
+  if (policies.importance) return policies.importance->layers[layer].sensitivity;
+  const std::size_t late = layers / 2;
+  return layer >= late ? 1.0 / static_cast<double>(layers - late) : 0.0;
 }
 
 std::vector<Variant> variants_of(const Ranker& ranker, std::size_t index, const ReplayPlan& plan) {

@@ -32,7 +32,7 @@ struct RankedLayer {
   double loss(Rows rows, Metric metric, const std::vector<std::int64_t>& kept) const;
 };
 
-// What a prunable layer's loss counts for in a policy's. NaN where the plan has no sensitivities.
+// What a prunable layer's loss counts for in a policy's.
 double layer_weight(const Policies& policies, Metric metric, std::size_t layer, std::size_t layers);
 
 // [cut]: 1 where a position is evidence.

@@ -91,7 +91,7 @@ Plot allocator_plot(const ResultTable& results, Metric metric) {
 
 std::string replay_section(const ResultTable& results) {
   std::string text = "<h2>Replay</h2>\n";
-  for (const Metric metric : shown_metrics(results)) {
+  for (const Metric metric : kShownMetrics) {
     const std::vector<Table> tables = results_tables(results, metric, kRowsPerKeep);
     if (tables.empty()) continue;
     std::string body = draw(scorer_plot(results, metric)) + draw(allocator_plot(results, metric));

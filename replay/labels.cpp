@@ -19,12 +19,6 @@ std::string allocator_label(const std::vector<Policy>& policies, std::size_t ind
 
 }  // namespace
 
-std::vector<Metric> shown_metrics(const ResultTable& results) {
-  std::vector<Metric> shown{Metric::output_error, Metric::mass, Metric::evidence};
-  if (results.policies.importance) shown.insert(shown.begin(), Metric::predicted_loss);
-  return shown;
-}
-
 std::string ranker_label(const ResultTable& results, std::size_t ranker) {
   const auto& rankers = results.policies.rankers;
   const Ranker& it = rankers[ranker];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How policies and results are named and averaged in tables, plots and JSON alike.
 #pragma once
+#include <array>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,8 +17,8 @@ std::string layer_label(const ResultTable& results, std::size_t layer_allocator)
 std::string head_label(const ResultTable& results, std::size_t head_allocator);
 std::string policy_label(const ResultTable& results, PolicyIndex policy);
 
-// Metrics in the order of reports; predicted_loss where the plan has sensitivities.
-std::vector<Metric> shown_metrics(const ResultTable& results);
+// Metrics in the order of reports.
+inline constexpr std::array kShownMetrics{Metric::predicted_loss, Metric::output_error, Metric::mass, Metric::evidence};
 
 // A policy as tables and files name it, with all parameters: the columns and a policy's fields, side by side. The first
 // kRankerColumns say who ranks.

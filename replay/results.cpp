@@ -130,7 +130,6 @@ void write_results_csv(const ResultTable& results, const std::filesystem::path& 
       for (std::size_t k = 0; k < results.plan.keep.size(); ++k) {
         for (const Metric metric : kMetrics) {
           if (metric == Metric::evidence && !sample.has_evidence) continue;
-          if (metric == Metric::predicted_loss && !results.policies.importance) continue;
           const std::string entries = fmt::format("{}", sample.entries[k]);
           std::vector<std::string> fields = head;
           fields.insert(fields.end(), {csv_number(results.plan.keep[k]), entries,

@@ -113,7 +113,7 @@ void write_summary_json(const ResultTable& results, const std::optional<Verifica
                                {"judged_rows", sample.judged_rows},
                                {"skipped", sample.skipped}});
   }
-  for (const Metric metric : shown_metrics(results)) {
+  for (const Metric metric : kShownMetrics) {
     for (std::size_t k = 0; k < results.plan.keep.size(); ++k) {
       Json ranking = Json::array();
       for (const PolicySummary& summary : summarise(results, k, metric))

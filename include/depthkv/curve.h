@@ -46,8 +46,9 @@ class Ranking {
 // What is measured against the full cache. mass: retained attention, higher is
 // better. output_error: squared error of the head outputs over the layer's output
 // energy, lower is better. evidence: share of gold tokens kept, higher is better.
-// predicted_loss: sum over layers of output_error times the layer's sensitivity, in nats, lower is better; only where
-// sensitivities were measured (depthkv/importance.h).
+// predicted_loss: output_error averaged over the later half of the layers, which predicts the model best
+// (docs/decisions/019), or, where sensitivities were measured (depthkv/importance.h), its sum over layers weighted by
+// them, in nats; lower is better.
 enum class Metric { mass, output_error, evidence, predicted_loss };
 inline constexpr std::array kMetrics{Metric::mass, Metric::output_error, Metric::evidence, Metric::predicted_loss};
 std::string_view to_string(Metric metric);

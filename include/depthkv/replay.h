@@ -29,7 +29,7 @@ struct ReplayPlan {
   std::vector<PolicySpec> head_allocators;
   std::vector<double> keep{0.1, 0.2, 0.4, 0.6, 0.8};
   std::int64_t observed_rows = 64;  // rows before the cut on which allocators that look at curves measure them
-  // What `depthkv importance` wrote: gives the metric predicted_loss. Empty: it isn't measured.
+  // What `depthkv importance` wrote: predicted_loss weights layers by it. Empty: it looks at the later half of them.
   std::filesystem::path importance;
   Device device = Device::cpu;
   int threads = 0;  // 0: one per core

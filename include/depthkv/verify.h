@@ -18,7 +18,7 @@ struct VerifyPlan {
   std::int64_t top = 4;           // best of the predicted ranking, per keep
   std::int64_t controls = 4;      // drawn from equal strata of the rest of it
   std::vector<double> keep{0.2};  // each one of the replay's
-  Metric rank_by = Metric::output_error;
+  Metric rank_by = Metric::predicted_loss;
   std::uint64_t seed = 1;     // of the control draw and the bootstrap
   std::int64_t max_new = 32;  // most tokens generated for a task score, 0: none
   // Samples are drawn one by one until so many of the best at every keep are told from all others by paired 95 %

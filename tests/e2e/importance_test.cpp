@@ -171,9 +171,18 @@ TEST_F(ImportanceTest, PredictedLossIsTheSumOfSensitivityTimesOutputError) {
   }
 }
 
-TEST_F(ImportanceTest, WithoutSensitivitiesPredictedLossIsNotMeasured) {
+TEST_F(ImportanceTest, WithoutSensitivitiesTheLaterHalfOfTheLayersCounts) {
   const ResultTable results = replay(traces_, plan_, registry_, kQuiet);
-  EXPECT_TRUE(std::isnan(results.value(results.samples[0], 0, 0, Metric::predicted_loss)));
+  const Ablation found = measure_importance(model_, traces_, plan_, registry_, kQuiet);
+  const int layers = static_cast<int>(found.importance.layers.size());
+  ASSERT_GE(layers, 3);
+  for (const SampleResult& sample : results.samples) {
+    double expected = 0;
+    for (const AblationRow& row : found.rows)
+      if (row.sample == sample.id && row.keep == plan_.keep[0] && row.layer >= layers / 2)
+        expected += row.output_error / (layers - layers / 2);
+    EXPECT_NEAR(results.value(sample, 0, 0, Metric::predicted_loss), expected, 1e-9 + 1e-6 * expected);
+  }
 }
 
 TEST_F(ImportanceTest, TheOracleOfPredictedLossIsBestAtItOnEverySample) {
