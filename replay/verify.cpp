@@ -7,12 +7,14 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "depthkv/error.h"
 #include "depthkv/tasks.h"
 #include "replay/agreement.h"
 #include "replay/divergence.h"
 #include "replay/sample_store.h"
+#include "replay/separation.h"
 
 namespace depthkv {
 namespace {
@@ -144,6 +146,28 @@ void check(const Model& model, const TraceSet& traces, const ResultTable& result
                     results.model.name, results.model.fingerprint, model.card().name, model.card().fingerprint));
 }
 
+// The order in which samples are taken: theirs, or drawn where not all of them may be needed, so that the first are of
+// all tasks.
+std::vector<std::size_t> turns_of(std::size_t samples, const VerifyPlan& plan) {
+  std::vector<std::size_t> turns(samples);
+  std::iota(turns.begin(), turns.end(), std::size_t{0});
+  std::uint64_t state = plan.seed;
+  if (plan.stop_when_separate > 0) shuffle(turns, state);
+  return turns;
+}
+
+// Rows of one sample, from the store if they are there.
+std::vector<VerifyRow> checked(Model& model, const std::filesystem::path& file, const ResultTable& results,
+                               const Verification& verification, const SampleStore& store) {
+  const Trace trace = Trace::open(file);
+  const std::string name = file.stem().string();
+  const std::string key = key_of(model, trace, results, verification.plan, verification.candidates);
+  if (const auto found = store.take(name, key)) return unpacked(*found);
+  std::vector<VerifyRow> rows = SampleCheck(model, trace, results, verification.plan, verification.candidates).run();
+  store.put(name, key, packed(rows));
+  return rows;
+}
+
 }  // namespace
 
 Verification verify(Model& model, const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan,
@@ -154,26 +178,21 @@ Verification verify(Model& model, const TraceSet& traces, const ResultTable& res
   verification.candidates = choose_candidates(results, plan);
   const SampleStore store(kept);
   const auto total = static_cast<std::int64_t>(traces.files.size());
-  for (std::size_t s = 0; s < traces.files.size(); ++s) {
-    progress("verify", static_cast<std::int64_t>(s), total, results.samples[s].id);
+  std::int64_t done = 0;
+  for (const std::size_t s : turns_of(traces.files.size(), plan)) {
+    progress("verify", done++, total, results.samples[s].id);
     if (!results.samples[s].skipped.empty()) continue;
-    const Trace trace = Trace::open(traces.files[s]);
-    const std::string name = traces.files[s].stem().string();
-    const std::string key = key_of(model, trace, results, plan, verification.candidates);
-    std::vector<VerifyRow> rows;
-    if (const auto found = store.take(name, key)) {
-      rows = unpacked(*found);
-    } else {
-      rows = SampleCheck(model, trace, results, plan, verification.candidates).run();
-      store.put(name, key, packed(rows));
-    }
+    std::vector<VerifyRow> rows = checked(model, traces.files[s], results, verification, store);
     for (std::size_t c = 0; c < rows.size(); ++c) {
       rows[c].candidate = c;
       rows[c].sample = s;
       verification.rows.push_back(std::move(rows[c]));
     }
+    if (plan.stop_when_separate > 0 && is_separate(verification, static_cast<std::size_t>(plan.stop_when_separate)))
+      break;
   }
   progress("verify", total, total, "");
+  std::ranges::stable_sort(verification.rows, {}, &VerifyRow::sample);
   verification.agreement = measure_agreement(results, verification);
   return verification;
 }

@@ -112,6 +112,25 @@ TEST_F(LoopTest, CandidatesAreTopControlsAndUniformOfEachKeep) {
   }
 }
 
+TEST_F(LoopTest, VerifyStopsOnceTheBestAreToldFromTheRest) {
+  const TraceSet traces = record();
+  const ResultTable results = replay(traces, small_plan(Cut::prompt), registry_, kQuiet);
+  VerifyPlan plan;
+  plan.top = 2;
+  plan.controls = 0;
+  const Verification all = verify(model_, traces, results, plan, kQuiet);
+  // As many "best" as there are candidates are told from no others after the first sample.
+  plan.stop_when_separate = static_cast<std::int64_t>(all.candidates.size());
+  const Verification one = verify(model_, traces, results, plan, kQuiet);
+  ASSERT_EQ(one.rows.size(), all.candidates.size());
+  const std::size_t sample = one.rows[0].sample;
+  for (std::size_t c = 0; c < one.rows.size(); ++c)
+    EXPECT_EQ(one.rows[c].kl, all.rows[sample * all.candidates.size() + c].kl);
+  // The set is too small for any separation of fewer.
+  plan.stop_when_separate = 1;
+  EXPECT_EQ(verify(model_, traces, results, plan, kQuiet).rows.size(), all.rows.size());
+}
+
 TEST_F(LoopTest, ReportsAreWrittenAndReadBack) {
   const TraceSet traces = record();
   const ResultTable results = replay(traces, small_plan(Cut::prompt), registry_, kQuiet);
