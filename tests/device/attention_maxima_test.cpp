@@ -51,7 +51,8 @@ TEST_P(DeviceAttentionMaxima, AreTheReferencesUnderEverySchedule) {
       if (found.empty()) found = maxima;
       ASSERT_EQ(found, maxima);
     });
-    for (std::size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(found[i], expected[i], 2e-5 * expected[i]) << i;
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(found[i], expected[i], 1e-4 * expected[i]) << i;  // of one row, where a sum evens out
     if (GetParam().tokens > 7 && GetParam().rows > 0) {
       EXPECT_NE(found, before);  // the softmax's parameters matter
     }

@@ -222,7 +222,7 @@ TEST_F(ScoreFileTest, ExplicitReproducesTheScorerThatWasDumpedBitForBit) {
   };
   const auto original = values({"--scorer", "snapkv", "--dump-scores", dump});
   EXPECT_EQ(original.size(),
-            2U * 2U * 2U * 2U * 2U * 3U);  // samples, structures, allocators of both kinds, keeps, metrics
+            2U * 2U * 2U * 2U * 2U * 4U);  // samples, structures, allocators of both kinds, keeps, metrics
   EXPECT_EQ(values({"--scorer", "explicit:file=" + dump + ",scorer=snapkv token"}), original);
   const CommandResult again =
       run_depthkv({"run", (scratch_ / "run/plan.yaml").string(), "--out", (scratch_ / "again").string()});
