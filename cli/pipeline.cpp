@@ -177,8 +177,11 @@ void Pipeline::measure_importance() {
                                                      progress_, folder_ / kMeasured);
   write_ablation_csv(found.rows, folder_ / "importance.csv");
   write_importance(found.importance, folder_ / "importance.json");
+  const std::vector<TaskLayers> tests = survey_layers(found.rows);
+  write_layer_tests_csv(tests, folder_ / "layer_tests.csv");
   SampleStore(folder_ / kMeasured).clear();
-  fmt::print("{}\nimportance: {}\n", importance_table(found.importance), (folder_ / "importance.json").string());
+  fmt::print("{}\n{}\nimportance: {}\n", importance_table(found.importance), layer_tests_table(tests),
+             (folder_ / "importance.json").string());
 }
 
 void Pipeline::report() {

@@ -158,6 +158,17 @@ std::string importance_table(const Importance& importance) {
   return aligned(table);
 }
 
+std::string layer_tests_table(const std::vector<TaskLayers>& tests) {
+  Table table{"do layers matter differently? permutation test on the KL, corrected for the number of tasks (Holm)",
+              {{"task", "samples", "p", "p, Holm", "eta squared", "Kendall W", "samples needed"}},
+              1};
+  for (const TaskLayers& it : tests)
+    table.rows.push_back({it.task, fmt::format("{}", it.samples), shown(it.p), shown(it.p_holm),
+                          shown(it.eta_squared, "{:.3f}"), shown(it.kendall_w, "{:.3f}"),
+                          it.samples_needed == 0 ? "over 1024" : fmt::format("{}", it.samples_needed)});
+  return aligned(table);
+}
+
 std::string verify_table(const ResultTable& results, const Verification& verification) {
   return fmt::format("{}\n{}", aligned(verify_rows(results, verification)),
                      aligned(agreement_rows(verification, false)));

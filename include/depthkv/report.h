@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "depthkv/layer_tests.h"
 #include "depthkv/replay.h"
 #include "depthkv/verify.h"
 
@@ -39,6 +40,7 @@ void write_report_html(const ResultTable& results, const std::optional<Verificat
 // The tables that the command line prints.
 std::string results_table(const ResultTable& results, Metric metric, std::size_t rows_per_keep);
 std::string importance_table(const Importance& importance);
+std::string layer_tests_table(const std::vector<TaskLayers>& tests);
 std::string verify_table(const ResultTable& results, const Verification& verification);
 
 }  // namespace depthkv

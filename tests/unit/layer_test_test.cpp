@@ -8,6 +8,7 @@
 #include <random>
 
 #include "depthkv/error.h"
+#include "depthkv/layer_tests.h"
 
 namespace depthkv {
 namespace {
@@ -86,6 +87,32 @@ TEST(LayerTest, RefusesWhatCantBeCompared) {
   EXPECT_THROW(test_equal_layers({{1}}, 99, 1), Error);
   EXPECT_THROW(test_equal_layers({{1, 2}, {1, 2, 3}}, 99, 1), Error);
   EXPECT_THROW(test_equal_layers({{1, std::nan("")}}, 99, 1), Error);
+}
+
+TEST(LayerSurvey, TestsEveryTaskAndAllSamplesLessTheirNoise) {
+  std::mt19937 random(5);
+  std::vector<AblationRow> rows;
+  for (int s = 0; s < 16; ++s) {
+    const std::string task = s % 2 == 0 ? "planted" : "equal";
+    const LayerDrops drops = drawn(random, 1, 8, task == "planted" ? 6 : 0);
+    for (int layer = 0; layer < 8; ++layer) {
+      const double noise = layer == 3 ? 50 : 0;  // of the engine: says nothing about the layer
+      const double drop = drops[0][static_cast<std::size_t>(layer)];
+      for (const double keep : {0.2, 0.4, 1.0})
+        rows.push_back({std::to_string(s), task, keep, layer, noise + (keep == 1 ? 0 : drop), 0, 0});
+    }
+  }
+  const std::vector<TaskLayers> tests = survey_layers(rows);
+  ASSERT_EQ(tests.size(), 3U);
+  EXPECT_EQ(tests[0].task, "equal");
+  EXPECT_EQ(tests[0].samples, 8U);
+  EXPECT_GT(tests[0].p, 0.05);
+  EXPECT_LT(tests[1].p, 0.01);
+  EXPECT_DOUBLE_EQ(tests[1].p_holm, 2 * tests[1].p);
+  EXPECT_EQ(tests[2].task, "all");
+  EXPECT_EQ(tests[2].samples, 16U);
+  EXPECT_EQ(tests[2].p, tests[2].p_holm);
+  EXPECT_TRUE(survey_layers({}).empty());
 }
 
 TEST(Holm, IsTheTextbooks) {
