@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
   const Vectors<Half> held{block.keys + first_key * block.key_row_stride + head / block.group * block.key_head_stride,
                            block.key_row_stride, min(kHeld, keys - first_key)};
   const float* queries = block.queries + head * block.query_head_stride;
-  const float* row_normalisers = normalisers + static_cast<long long>(head) * block.rows;
+  const int rows_before = head * block.rows;  // in normalisers
   const int behind = rows_that_see(block, first_key, held.count);
   float most[kKinds][kEach];
   DEPTHKV_UNROLL
@@ -49,14 +49,16 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
       const int row = from + lane * kEach + k;
       if (row >= behind) continue;
       const int position = block.first + row;
-      const float normaliser = row_normalisers[row];
+      const float normaliser = normalisers[rows_before + row];
+      float weight[kKinds];
+      DEPTHKV_UNROLL
+      for (int w = 0; w < kKinds; ++w) weight[w] = maxima.weights[w * block.rows + row];
       DEPTHKV_UNROLL
       for (int i = 0; i < kEach; ++i) {
         if (key + i > position || key + i < first_seen_by(block, position)) continue;
         const float value = expf(logit_of(block, products[i][k]) - normaliser);
         DEPTHKV_UNROLL
-        for (int w = 0; w < kKinds; ++w)
-          most[w][i] = raised(most[w][i], value * maxima.weights[static_cast<long long>(w) * block.rows + row]);
+        for (int w = 0; w < kKinds; ++w) most[w][i] = raised(most[w][i], value * weight[w]);
       }
     }
   }
