@@ -93,7 +93,7 @@ int run(const std::filesystem::path& model_file, const std::filesystem::path& ta
       sums += layer.sums;
     }
   }
-  const Interval ratio = interval_of(ratios);
+  const MedianInterval ratio = interval_of(ratios);
   const auto count = static_cast<double>(ratios.size());
   fmt::print(
       "{} tokens, per layer: attention without flash attention {:.0f} ms, column sums {:.0f} ms of processor time; "

@@ -43,7 +43,7 @@ struct Prompt {
   std::vector<double> sums;
 };
 
-Interval growth_of(const std::function<void()>& once, const std::function<void()>& twice) {
+MedianInterval growth_of(const std::function<void()>& once, const std::function<void()>& twice) {
   std::vector<double> ratios;
   for (const std::vector<double>& times : time_in_turn({once, twice}, {})) ratios.push_back(times[1] / times[0]);
   return interval_of(ratios);
@@ -51,7 +51,7 @@ Interval growth_of(const std::function<void()>& once, const std::function<void()
 
 bool print_growth(std::string_view op, std::int64_t tokens, const std::function<void()>& once,
                   const std::function<void()>& twice, double bar) {
-  const Interval growth = growth_of(once, twice);
+  const MedianInterval growth = growth_of(once, twice);
   fmt::print("{:<24} {:>5} to {:>5} tokens  {:.2f} [{:.2f}, {:.2f}] times  bar {}{}\n", op, tokens, 2 * tokens,
              growth.middle, growth.low, growth.high, bar, growth.middle <= bar ? "" : "  above bar");
   std::fflush(stdout);
@@ -60,7 +60,7 @@ bool print_growth(std::string_view op, std::int64_t tokens, const std::function<
 
 // Twice as many bytes may leave a cache; where an op is above the bar, so that it can be told from that.
 void print_copying(const OpWork& once, const OpWork& twice) {
-  const Interval growth = growth_of(copy_of(once.bytes), copy_of(twice.bytes));
+  const MedianInterval growth = growth_of(copy_of(once.bytes), copy_of(twice.bytes));
   fmt::print("{:<24} copying as many bytes  {:.2f} [{:.2f}, {:.2f}] times\n", "", growth.middle, growth.low,
              growth.high);
 }

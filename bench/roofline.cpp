@@ -23,7 +23,7 @@ constexpr ProductShape kSquare{1024, 1024, 1024};
 
 // Of each round, f(times of that round).
 template <class F>
-Interval over(const std::vector<std::vector<double>>& rounds, F f) {
+MedianInterval over(const std::vector<std::vector<double>>& rounds, F f) {
   std::vector<double> values;
   for (const std::vector<double>& times : rounds) values.push_back(f(times));
   return interval_of(values);
@@ -36,12 +36,14 @@ std::string verdict(bool good) { return good ? "" : "  below bar"; }
 bool print_share(const OpWork& work, const char* name) {
   const ProductShape shape = work.flops > 0 ? work.shape : kSquare;
   const auto rounds = time_in_turn({work.run, sgemm_of(shape), sgemm_of(kSquare), copy_of(work.bytes)}, {});
-  const Interval products = over(rounds, [&](const auto& t) { return work.flops / flops_of(shape) * t[1] / t[0]; });
-  const Interval square = over(rounds, [&](const auto& t) { return work.flops / flops_of(kSquare) * t[2] / t[0]; });
-  const Interval copied = over(rounds, [](const auto& t) { return t[3] / t[0]; });
+  const MedianInterval products =
+      over(rounds, [&](const auto& t) { return work.flops / flops_of(shape) * t[1] / t[0]; });
+  const MedianInterval square =
+      over(rounds, [&](const auto& t) { return work.flops / flops_of(kSquare) * t[2] / t[0]; });
+  const MedianInterval copied = over(rounds, [](const auto& t) { return t[3] / t[0]; });
   const double seconds = over(rounds, [](const auto& t) { return t[0]; }).middle;
   const bool product_bound = products.middle >= copied.middle;
-  const Interval& share = product_bound ? products : copied;
+  const MedianInterval& share = product_bound ? products : copied;
   fmt::print("{:<18} {:<10} {:>9.3f} {:>7.1f} {:>6.1f}  {:<7} {:>5.2f} [{:.2f}, {:.2f}]", work.op, name, 1e3 * seconds,
              1e-9 * work.flops / seconds, 1e-9 * work.bytes / seconds, product_bound ? "sgemm" : "copy", share.middle,
              share.low, share.high);
@@ -59,9 +61,9 @@ bool print_ranking(const OpWork& rank, const KernelCase& c, const char* name) {
   std::vector<std::uint32_t> orders;
   for (const SegmentedSort& sort : segmented_sorts()) works.push_back([&] { sort.run(scores.view(), orders); });
   const auto rounds = time_in_turn(works, {});
-  Interval worst;
+  MedianInterval worst;
   for (std::size_t s = 0; s < segmented_sorts().size(); ++s) {
-    const Interval ratio = over(rounds, [&](const auto& t) { return t[0] / t[s + 1]; });
+    const MedianInterval ratio = over(rounds, [&](const auto& t) { return t[0] / t[s + 1]; });
     fmt::print("rank               {:<10} {:.2f} [{:.2f}, {:.2f}] times {}\n", name, ratio.middle, ratio.low,
                ratio.high, segmented_sorts()[s].name);
     if (ratio.middle > worst.middle) worst = ratio;

@@ -29,7 +29,7 @@ double cpu_seconds() {
 
 // How many of n values lie below the median is binomial (n, 1/2): the interval from the k-th smallest to the k-th
 // largest misses it with probability 2 P(X < k).
-Interval interval_of(std::vector<double> values) {
+MedianInterval interval_of(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const std::size_t n = values.size();
   std::size_t cut = 0;

@@ -8,12 +8,12 @@
 namespace depthkv {
 
 // A median and the order statistics that hold it with at least 95 % confidence; with fewer than six values their range.
-struct Interval {
+struct MedianInterval {
   double low = 0;
   double middle = 0;
   double high = 0;
 };
-Interval interval_of(std::vector<double> values);
+MedianInterval interval_of(std::vector<double> values);
 
 // Processor time of the whole process, in seconds: what others run in between doesn't count.
 double cpu_seconds();

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <ctime>
 
 #include "bench/long_sample.h"
+#include "bench/timing.h"
 #include "depthkv/replay.h"
 #include "replay/divergence.h"
 
@@ -44,9 +44,9 @@ struct Cost {
 
 Cost cost_of(const std::function<void()>& work) {
   Cost cost;
-  const std::clock_t before = std::clock();
+  const double before = cpu_seconds();
   cost.seconds = seconds_of(work);
-  cost.processor = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
+  cost.processor = cpu_seconds() - before;
   return cost;
 }
 

@@ -38,13 +38,7 @@ std::map<std::string, LayerDrops> drops_by_task(const std::vector<AblationRow>& 
 
 TaskLayers tested(const std::string& task, const LayerDrops& drops) {
   const LayerTest test = test_equal_layers(drops, kPermutations, kSeed);
-  return {task,
-          test.samples,
-          test.p,
-          test.p,
-          test.eta_squared,
-          test.kendall_w,
-          samples_needed(drops, kAlpha, kMostSamples, kSeed)};
+  return {task, test, test.p, samples_needed(drops, kAlpha, kMostSamples, kSeed)};
 }
 
 }  // namespace
@@ -56,7 +50,7 @@ std::vector<TaskLayers> survey_layers(const std::vector<AblationRow>& rows) {
   for (const auto& [task, drops] : drops_by_task(rows)) {
     if (drops[0].size() < 2) return {};  // one layer is equal to itself
     found.push_back(tested(task, drops));
-    p.push_back(found.back().p);
+    p.push_back(found.back().test.p);
     all.insert(all.end(), drops.begin(), drops.end());
   }
   const std::vector<double> adjusted = holm_adjusted(p);
@@ -68,8 +62,8 @@ std::vector<TaskLayers> survey_layers(const std::vector<AblationRow>& rows) {
 void write_layer_tests_csv(const std::vector<TaskLayers>& tests, const std::filesystem::path& file) {
   CsvWriter csv({"task", "samples", "p", "p_holm", "eta_squared", "kendall_w", "samples_needed"});
   for (const TaskLayers& it : tests)
-    csv.row({it.task, fmt::format("{}", it.samples), csv_number(it.p), csv_number(it.p_holm),
-             csv_number(it.eta_squared), csv_number(it.kendall_w),
+    csv.row({it.task, fmt::format("{}", it.test.samples), csv_number(it.test.p), csv_number(it.p_holm),
+             csv_number(it.test.eta_squared), csv_number(it.test.kendall_w),
              it.samples_needed == 0 ? "" : fmt::format("{}", it.samples_needed)});
   write_file(file, csv.text());
 }

@@ -5,22 +5,12 @@
 #include <span>
 #include <vector>
 
+#include "depthkv/layer_tests.h"
+
 namespace depthkv {
 
 // What pruning one layer alone cost, [sample][layer].
 using LayerDrops = std::vector<std::vector<double>>;
-
-struct LayerTest {
-  std::size_t samples = 0;
-  std::size_t layers = 0;
-  double statistic = 0;  // variance over layers of the mean over samples
-  // (1 + permutations with at least that statistic) / (1 + permutations): never zero.   Phipson, Smyth 2010
-  double p = 1;
-  // Share of the variance within samples that layers account for, 0 to 1.
-  double eta_squared = 0;
-  // Kendall's W: how far samples agree on the order of the layers, 0 to 1 (ties share ranks).
-  double kendall_w = 0;
-};
 
 // Null hypothesis: within a sample, which layer a drop belongs to makes no difference. Layers are permuted in every
 // sample on its own. Throws Error with fewer than two layers, no sample, rows of different lengths, or values that

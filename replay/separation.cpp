@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
+#include <vector>
 
 #include "depthkv/stats.h"
 
@@ -12,10 +14,10 @@ namespace {
 
 using BySample = std::map<std::size_t, double>;  // sample to KL
 
-std::vector<double> values_of(const BySample& kl) {
+double mean_of(const BySample& kl) {
   std::vector<double> values;
   for (const auto& [_, value] : kl) values.push_back(value);
-  return values;
+  return mean(values);
 }
 
 bool is_worse(const BySample& kl, const BySample& best, std::uint64_t seed) {
@@ -31,14 +33,16 @@ bool is_separate(const Verification& verification, std::size_t count) {
   std::vector<BySample> kl(verification.candidates.size());
   for (const VerifyRow& row : verification.rows)
     if (!std::isnan(row.kl)) kl[row.candidate][row.sample] = row.kl;
-  std::map<std::size_t, std::vector<BySample>> at_keep;
-  for (std::size_t c = 0; c < kl.size(); ++c) at_keep[verification.candidates[c].keep_index].push_back(kl[c]);
+  std::map<std::size_t, std::vector<std::pair<double, BySample>>> at_keep;  // with its mean
+  for (std::size_t c = 0; c < kl.size(); ++c) {
+    const double average = mean_of(kl[c]);
+    at_keep[verification.candidates[c].keep_index].emplace_back(average, std::move(kl[c]));
+  }
   for (auto& [_, policies] : at_keep) {
-    std::stable_sort(policies.begin(), policies.end(),
-                     [](const BySample& a, const BySample& b) { return mean(values_of(a)) < mean(values_of(b)); });
+    std::ranges::stable_sort(policies, {}, &std::pair<double, BySample>::first);
     for (std::size_t i = 0; i < std::min(count, policies.size()); ++i)
       for (std::size_t j = count; j < policies.size(); ++j)
-        if (!is_worse(policies[j], policies[i], verification.plan.seed)) return false;
+        if (!is_worse(policies[j].second, policies[i].second, verification.plan.seed)) return false;
   }
   return true;
 }

@@ -163,8 +163,8 @@ std::string layer_tests_table(const std::vector<TaskLayers>& tests) {
               {{"task", "samples", "p", "p, Holm", "eta squared", "Kendall W", "samples needed"}},
               1};
   for (const TaskLayers& it : tests)
-    table.rows.push_back({it.task, fmt::format("{}", it.samples), shown(it.p), shown(it.p_holm),
-                          shown(it.eta_squared, "{:.3f}"), shown(it.kendall_w, "{:.3f}"),
+    table.rows.push_back({it.task, fmt::format("{}", it.test.samples), shown(it.test.p), shown(it.p_holm),
+                          shown(it.test.eta_squared, "{:.3f}"), shown(it.test.kendall_w, "{:.3f}"),
                           it.samples_needed == 0 ? "over 1024" : fmt::format("{}", it.samples_needed)});
   return aligned(table);
 }

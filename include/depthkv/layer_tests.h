@@ -10,14 +10,24 @@
 
 namespace depthkv {
 
+// A permutation test of equal layers, and how large the differences are.
+struct LayerTest {
+  std::size_t samples = 0;
+  std::size_t layers = 0;
+  double statistic = 0;  // variance over layers of the mean over samples
+  // (1 + permutations with at least that statistic) / (1 + permutations): never zero.   Phipson, Smyth 2010
+  double p = 1;
+  // Share of the variance within samples that layers account for, 0 to 1.
+  double eta_squared = 0;
+  // Kendall's W: how far samples agree on the order of the layers, 0 to 1 (ties share ranks).
+  double kendall_w = 0;
+};
+
 // Whether the layers matter differently on the samples of a task.
 struct TaskLayers {
   std::string task;  // "all": every sample, where there are several tasks
-  std::size_t samples = 0;
-  double p = 1;                    // permutation test of equal layers, never 0 (Phipson, Smyth 2010)
+  LayerTest test;
   double p_holm = 1;               // corrected for as many tasks; p itself for "all"
-  double eta_squared = 0;          // share of the variance within samples that layers account for
-  double kendall_w = 0;            // how far samples agree on the order of layers, 0 to 1
   std::size_t samples_needed = 0;  // to reject at 0.05 in 80 % of the cases; 0: more than 1,024
 };
 // Of the KL that pruning a layer costs, less what a single entry costs there; nothing for models of one layer.

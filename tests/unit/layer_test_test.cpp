@@ -105,13 +105,13 @@ TEST(LayerSurvey, TestsEveryTaskAndAllSamplesLessTheirNoise) {
   const std::vector<TaskLayers> tests = survey_layers(rows);
   ASSERT_EQ(tests.size(), 3U);
   EXPECT_EQ(tests[0].task, "equal");
-  EXPECT_EQ(tests[0].samples, 8U);
-  EXPECT_GT(tests[0].p, 0.05);
-  EXPECT_LT(tests[1].p, 0.01);
-  EXPECT_DOUBLE_EQ(tests[1].p_holm, 2 * tests[1].p);
+  EXPECT_EQ(tests[0].test.samples, 8U);
+  EXPECT_GT(tests[0].test.p, 0.05);
+  EXPECT_LT(tests[1].test.p, 0.01);
+  EXPECT_DOUBLE_EQ(tests[1].p_holm, 2 * tests[1].test.p);
   EXPECT_EQ(tests[2].task, "all");
-  EXPECT_EQ(tests[2].samples, 16U);
-  EXPECT_EQ(tests[2].p, tests[2].p_holm);
+  EXPECT_EQ(tests[2].test.samples, 16U);
+  EXPECT_EQ(tests[2].test.p, tests[2].p_holm);
   EXPECT_TRUE(survey_layers({}).empty());
 }
 
