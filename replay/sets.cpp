@@ -18,6 +18,12 @@ struct HeadSet {
   auto operator<=>(const HeadSet&) const = default;
 };
 
+// What is known of one; nobody adds one while loops over them run.
+struct Kept {
+  std::vector<std::uint32_t> positions;  // ascending
+  SetLosses losses;                      // filled by measure_sets
+};
+
 // The sets of one layer at a time.
 class LayerSets {
  public:
@@ -36,33 +42,32 @@ class LayerSets {
     selectors_.clear();
     data_ = load_layer(trace_, layer, load_request(plan_, needs_), ops_);
     for (const Variant& variant : variants_) selectors_.push_back(selector(variant));
-    positions_.clear();
+    sets_.clear();
     for (std::size_t r = 0; r < requests_.size(); ++r) {
       const std::vector<std::int64_t>& kept = requests_[r].allocation.kept[index];
-      for (std::size_t g = 0; g < kept.size(); ++g)
-        positions_[{variant_of_[r], static_cast<std::int64_t>(g), kept[g]}] = {};
+      for (std::size_t g = 0; g < kept.size(); ++g) sets_[{variant_of_[r], static_cast<std::int64_t>(g), kept[g]}] = {};
     }
-    for_each_set([&](const HeadSet& set, std::vector<std::uint32_t>& positions) {
-      positions = selectors_[set.variant](static_cast<int>(set.head), set.count);
-      std::sort(positions.begin(), positions.end());
+    for_each_set([&](const HeadSet& set, Kept& kept) {
+      kept.positions = selectors_[set.variant](static_cast<int>(set.head), set.count);
+      std::sort(kept.positions.begin(), kept.positions.end());
     });
   }
 
-  // visit(set, positions) for every distinct one, in parallel.
+  // visit(set, kept) for every distinct one, in parallel.
   template <class Visit>
   void for_each_set(Visit visit) {
-    std::vector<std::pair<const HeadSet, std::vector<std::uint32_t>>*> all;
-    for (auto& entry : positions_) all.push_back(&entry);
+    std::vector<std::pair<const HeadSet, Kept>*> all;
+    for (auto& entry : sets_) all.push_back(&entry);
     parallel_for(static_cast<std::int64_t>(all.size()), plan_.threads, [&](std::int64_t i) {
-      auto& [set, positions] = *all[static_cast<std::size_t>(i)];
-      visit(set, positions);
+      auto& [set, kept] = *all[static_cast<std::size_t>(i)];
+      visit(set, kept);
     });
   }
 
-  HeadSet set_of(std::size_t request, std::size_t layer, std::size_t head) const {
-    return {variant_of_[request], static_cast<std::int64_t>(head), requests_[request].allocation.kept[layer][head]};
+  const Kept& at(std::size_t request, std::size_t layer, std::size_t head) const {
+    return sets_.at(
+        {variant_of_[request], static_cast<std::int64_t>(head), requests_[request].allocation.kept[layer][head]});
   }
-  const std::vector<std::uint32_t>& positions(const HeadSet& set) const { return positions_.at(set); }
   const LayerData& data() const { return data_; }
   const Ops& ops() const { return ops_; }
 
@@ -89,7 +94,7 @@ class LayerSets {
   std::vector<std::size_t> variant_of_;  // [request]
   LayerData data_;
   std::vector<KeptSet> selectors_;  // [variant]
-  std::map<HeadSet, std::vector<std::uint32_t>> positions_;
+  std::map<HeadSet, Kept> sets_;
 };
 
 double evidence_loss(const std::vector<std::uint32_t>& kept, const std::vector<std::uint8_t>& is_evidence) {
@@ -111,24 +116,22 @@ void measure_sets(const Trace& trace, const ReplayPlan& plan, const Policies& po
     sets.load(l, layers[l]);
     const LayerData& data = sets.data();
     const std::int64_t group = data.features.shape.group();
-    std::map<HeadSet, SetLosses> losses;
-    sets.for_each_set([&](const HeadSet& set, const auto&) { losses[set]; });
-    sets.for_each_set([&](const HeadSet& set, const std::vector<std::uint32_t>& kept) {
-      losses.at(set) = sets.ops().set_losses({data.judged.view().head_range(set.head * group, group),
-                                              data.values.view().head_range(set.head, 1), kept, data.features.tokens});
+    sets.for_each_set([&](const HeadSet& set, Kept& kept) {
+      kept.losses =
+          sets.ops().set_losses({data.judged.view().head_range(set.head * group, group),
+                                 data.values.view().head_range(set.head, 1), kept.positions, data.features.tokens});
     });
     const auto heads = static_cast<std::size_t>(data.features.shape.kv_heads);
     for (std::size_t r = 0; r < requests.size(); ++r) {
       double energy = 0;
       double error = 0;
       for (std::size_t g = 0; g < heads; ++g) {
-        const HeadSet set = sets.set_of(r, l, g);
-        const SetLosses& loss = losses.at(set);
+        const auto& [positions, loss] = sets.at(r, l, g);
         const double per_head = 1.0 / static_cast<double>(heads * layers.size());
         requests[r].loss[static_cast<std::size_t>(Metric::mass)] +=
             std::max(0.0, 1.0 - loss.mass / static_cast<double>(loss.rows)) * per_head;
         requests[r].loss[static_cast<std::size_t>(Metric::evidence)] +=
-            evidence_loss(sets.positions(set), is_evidence) * per_head;
+            evidence_loss(positions, is_evidence) * per_head;
         energy += loss.energy;
         error += loss.error;
       }
@@ -149,7 +152,7 @@ void visit_sets(const Trace& trace, const ReplayPlan& plan, const Policies& poli
     for (std::size_t r = 0; r < requests.size(); ++r) {
       std::vector<std::vector<std::uint32_t>> kept;
       for (std::size_t g = 0; g < requests[r].allocation.kept[l].size(); ++g)
-        kept.push_back(sets.positions(sets.set_of(r, l, g)));
+        kept.push_back(sets.at(r, l, g).positions);
       visit(r, l, kept);
     }
   }
