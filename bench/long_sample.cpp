@@ -38,6 +38,7 @@ TracePlan long_sample(const Model& model, const std::filesystem::path& tasks, co
   std::ofstream(scratch / "long.jsonl") << sample.dump() << "\n";
   TracePlan plan;
   plan.tasks = {{scratch / "long.jsonl"}};
+  plan.max_new = answer;
   return plan;
 }
 
