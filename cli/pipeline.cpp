@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "cli/console.h"
+#include "cli/plan_study.h"
 #include "depthkv/error.h"
 #include "replay/csv.h"
 #include "replay/model_work.h"
@@ -84,6 +85,16 @@ std::filesystem::path Pipeline::trace_folder() const {
   return plan_.traces.empty() ? folder_ / "traces" : plan_.traces;
 }
 
+TraceSet Pipeline::learning_traces() const {
+  const TraceSet all = open_trace_set(trace_folder());
+  return plan_.study && plan_.study->learn > 0 ? split_set(all, plan_.study->learn).learn : all;
+}
+
+TraceSet Pipeline::judging_traces() const {
+  const TraceSet all = open_trace_set(trace_folder());
+  return plan_.study && plan_.study->learn > 0 ? split_set(all, plan_.study->learn).judge : all;
+}
+
 std::filesystem::path Pipeline::cache_folder() const {
   if (plan_.cache == "none") return {};
   if (plan_.cache != "auto") return plan_.cache;
@@ -102,7 +113,10 @@ void Pipeline::describe() {
     fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(),
                trace_folder().string());
   }
-  const Policies policies = make_policies(with_bounds(plan_.replay), registry_);
+  if (plan_.study)
+    fmt::print("study   {} samples of each task to learn from, {} documents of {} tokens in {} noised views each\n",
+               plan_.study->learn, plan_.study->views.documents, plan_.study->views.tokens, plan_.study->views.views);
+  const Policies policies = make_policies(with_bounds(with_study_file(plan_.replay, {})), registry_);
   fmt::print(
       "replay  {} policies ({} rankers x {} layer allocators x {} head allocators) at {} budgets: {} results per "
       "sample; {} rankings "
@@ -118,12 +132,12 @@ void Pipeline::describe() {
 }
 
 void Pipeline::describe_verify() {
-  print_work("verify", verification_work(open_trace_set(trace_folder()), *results_, *plan_.verify));
+  print_work("verify", verification_work(judging_traces(), *results_, *plan_.verify));
 }
 
 void Pipeline::describe_importance() {
   make_policies(plan_.replay, registry_);  // a mistake in the plan shows
-  print_work("importance", importance_work(open_trace_set(trace_folder()), plan_.replay));
+  print_work("importance", importance_work(learning_traces(), plan_.replay, plan_.study ? plan_.study->max_new : 0));
 }
 
 void Pipeline::save_plan() { write_file(folder_ / "plan.yaml", to_yaml(plan_, registry_)); }
@@ -141,7 +155,7 @@ void Pipeline::replay(const DumpFiles& dump) {
   prepare_folder(folder_);
   plan_.replay = with_bounds(plan_.replay);
   plan_.replay.cache = cache_folder();
-  const TraceSet traces = open_trace_set(trace_folder());
+  const TraceSet traces = judging_traces();
   Dump looking_on(dump, traces, plan_.replay.cut);
   results_ = depthkv::replay(traces, plan_.replay, registry_, progress_, looking_on.watch());
   looking_on.finish();
@@ -156,8 +170,7 @@ void Pipeline::replay(const DumpFiles& dump) {
 void Pipeline::verify() {
   if (!plan_.verify) return;
   results_->plan.cache = cache_folder();
-  verification_ = depthkv::verify(model(), open_trace_set(trace_folder()), *results_, *plan_.verify, progress_,
-                                  folder_ / kFinished);
+  verification_ = depthkv::verify(model(), judging_traces(), *results_, *plan_.verify, progress_, folder_ / kFinished);
   save_plan();
   write_verify_csv(*results_, *verification_, folder_ / "verify.csv");
   SampleStore(folder_ / kFinished).clear();
@@ -173,15 +186,33 @@ void Pipeline::load_results() {
 void Pipeline::measure_importance() {
   prepare_folder(folder_);
   plan_.replay.cache = cache_folder();
-  const Ablation found = depthkv::measure_importance(model(), open_trace_set(trace_folder()), plan_.replay, registry_,
-                                                     progress_, folder_ / kMeasured);
-  write_ablation_csv(found.rows, folder_ / "importance.csv");
-  write_importance(found.importance, folder_ / "importance.json");
-  const std::vector<TaskLayers> tests = survey_layers(found.rows);
-  write_layer_tests_csv(tests, folder_ / "layer_tests.csv");
-  SampleStore(folder_ / kMeasured).clear();
-  fmt::print("{}\n{}\nimportance: {}\n", importance_table(found.importance), layer_tests_table(tests),
-             (folder_ / "importance.json").string());
+  const ReplayPlan plan = with_study_file(plan_.replay, {});
+  make_policies(plan, registry_);  // a mistake in the plan shows before the model is loaded
+  Study study;
+  study.ablation = depthkv::measure_importance(model(), learning_traces(), plan, registry_, progress_,
+                                               folder_ / kMeasured, plan_.study ? plan_.study->max_new : 0);
+  study.tests = survey_layers(study.ablation.rows);
+  if (plan_.study && plan_.study->views.documents > 0) measure_representations(study);
+  write_ablation_csv(study.ablation.rows, folder_ / "importance.csv");
+  write_layer_tests_csv(study.tests, folder_ / "layer_tests.csv");
+  write_importance(study.ablation.importance, folder_ / "importance.json");
+  if (!plan_.verify) SampleStore(folder_ / kMeasured).clear();  // else an interrupted run would measure again
+  fmt::print("{}\n{}\n", importance_table(study.ablation.importance), layer_tests_table(study.tests));
+  if (!study.correlations.empty()) fmt::print("{}\n", correlations_table(study.correlations));
+  fmt::print("importance: {}\n", (folder_ / "importance.json").string());
+  plan_.replay = with_study_file(plan_.replay, folder_ / "importance.json");
+  study_ = std::move(study);
+}
+
+void Pipeline::measure_representations(Study& study) {
+  ViewPlan views = plan_.study->views;
+  views.threads = plan_.threads;
+  const TraceSet traces = learning_traces();
+  const ViewSet recorded = record_views(model(), traces, views, folder_ / "views", progress_);
+  study.profiles = depthkv::measure_representations(recorded, traces, views, progress_);
+  study.correlations = correlate(study.profiles, study.ablation.rows);
+  add_representations(study.ablation.importance, study.profiles);
+  write_study_csv(study, folder_);
 }
 
 void Pipeline::report() {
@@ -190,8 +221,14 @@ void Pipeline::report() {
   const Metric metric = plan_.verify ? plan_.verify->rank_by : Metric::output_error;
   fmt::print("\n{}", results_table(*results_, metric, kRowsPerKeep));
   fmt::print("\nreport: {}\n", (folder_ / "report.html").string());
+  if (study_ && verification_) {
+    write_study_report(*study_, *results_, *verification_, folder_);
+    SampleStore(folder_ / kMeasured).clear();
+    fmt::print("study: {}\n", (folder_ / "study.html").string());
+  }
   // Last, so that it is what stays in sight.
   if (verification_) fmt::print("\n{}", verify_table(*results_, *verification_));
+  if (study_ && verification_) fmt::print("\n{}", comparisons_table(*results_, *verification_));
   if (results_->any_skipped()) fmt::print("\nsome rows were skipped; their status in results.csv says why\n");
 }
 

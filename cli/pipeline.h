@@ -11,6 +11,7 @@
 #include "depthkv/model.h"
 #include "depthkv/progress.h"
 #include "depthkv/report.h"
+#include "depthkv/study.h"
 
 namespace depthkv {
 
@@ -29,8 +30,10 @@ class Pipeline {
   void trace_into(const std::filesystem::path& traces);
   void replay(const DumpFiles& dump = {});
   void verify();
-  void measure_importance();  // importance.json and importance.csv, a table to stdout
-  void report();              // tables to stdout; summary.json and report.html
+  // importance.json, importance.csv and layer_tests.csv, with a study representations.csv and correlations.csv, too;
+  // tables to stdout. Layer allocators of the plan that name no file of their own read importance.json from then on.
+  void measure_importance();
+  void report();  // tables to stdout; summary.json and report.html, with a study its page
 
   // Takes results (and the verification, if there is one) from an earlier run's files.
   void load_results();
@@ -40,6 +43,10 @@ class Pipeline {
  private:
   Model& model();
   std::filesystem::path trace_folder() const;
+  // With a study, what layers are measured on, or everything else.
+  TraceSet learning_traces() const;
+  TraceSet judging_traces() const;
+  void measure_representations(Study& study);
   // Where curves are kept; empty: nowhere.
   std::filesystem::path cache_folder() const;
   void save_plan();
@@ -51,6 +58,7 @@ class Pipeline {
   std::unique_ptr<Model> model_;
   std::optional<ResultTable> results_;
   std::optional<Verification> verification_;
+  std::optional<Study> study_;  // measured by this run
 };
 
 // Opens the model of a plan. Throws InputError if it names none.

@@ -11,6 +11,7 @@
 #include "depthkv/record.h"
 #include "depthkv/registry.h"
 #include "depthkv/replay.h"
+#include "depthkv/study.h"
 #include "depthkv/verify.h"
 
 namespace depthkv {
@@ -23,6 +24,7 @@ struct Plan {
   std::optional<TracePlan> trace;    // absent: nothing is recorded
   ReplayPlan replay;                 // axes that the plan leaves out: everything that is built in
   std::optional<VerifyPlan> verify;  // absent: nothing is verified
+  std::optional<StudyPlan> study;    // absent: layers aren't measured, all samples judge
 };
 
 // Values given on the command line, by the plan's key: {"replay.keep", {"0.2", "0.4"}}. They win over the file's.

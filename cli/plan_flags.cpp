@@ -8,6 +8,7 @@ const std::vector<Flag>& plan_flags() {
       {"--model", "model", "GGUF file of the model (default: $DEPTHKV_MODEL)"},
       {"--threads", "threads", "threads, 0: one per core"},
       {"--cache", "cache", "where curves are kept for later runs: auto (in the trace set's folder), none, or a folder"},
+      {"--traces", "traces", "a recorded trace set, in place of the section trace"},
       {"--tasks", "trace.tasks", "files of prompts: .jsonl (task samples) or .txt (a text to go on with)", true, false},
       {"--format", "trace.tasks.format", "how the task files are read, whatever their names: tasks, text or chat"},
       {"--fields", "trace.tasks.fields", "names of fields in the task files, such as context=passage,question=query",
@@ -46,8 +47,18 @@ const std::vector<Flag>& plan_flags() {
       {"--rank-by", "verify.rank_by", "metric that picks the best: predicted_loss, output_error, mass or evidence"},
       {"--seed", "verify.seed", "seed of the control draw"},
       {"--generate", "verify.max_new", "most tokens generated for a task score, 0: none"},
+      {"--bounds", "verify.bounds", "true: verify the oracle's split of layers, too"},
       {"--stop-when-separate", "verify.stop_when_separate",
        "stop once so many of the best are told from the rest, 0: take every sample"},
+      {"--learn", "study.learn", "first samples of each task, on which layers are measured; all others judge"},
+      {"--ablation-generate", "study.max_new", "most tokens generated per pruned layer for task scores, 0: none"},
+      {"--documents", "study.documents", "pieces of contexts whose noised views tell about hidden states, 0: none"},
+      {"--views", "study.views", "noised views of each document"},
+      {"--view-tokens", "study.view_tokens", "tokens of a document"},
+      {"--noise-words", "study.noise_words", "share of words that each kind of typing mistake touches"},
+      {"--noise-characters", "study.noise_characters", "share of a touched word's characters"},
+      {"--temperature", "study.temperature", "of InfoNCE"},
+      {"--study-seed", "study.seed", "seed of views and draws"},
   };
   return kFlags;
 }

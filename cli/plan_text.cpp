@@ -6,7 +6,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "cli/plan.h"
+#include "cli/plan_study.h"
 
 namespace depthkv {
 namespace {
@@ -120,10 +120,11 @@ std::string to_yaml(const Plan& plan, const Registry& registry) {
   if (plan.verify) {
     text += fmt::format(
         "verify:\n  top: {}\n  controls: {}\n  keep: [{}]\n  rank_by: {}\n  seed: {}\n  max_new: {}\n"
-        "  stop_when_separate: {}\n",
+        "  bounds: {}\n  stop_when_separate: {}\n",
         plan.verify->top, plan.verify->controls, fmt::join(plan.verify->keep, ", "), to_string(plan.verify->rank_by),
-        plan.verify->seed, plan.verify->max_new, plan.verify->stop_when_separate);
+        plan.verify->seed, plan.verify->max_new, plan.verify->bounds, plan.verify->stop_when_separate);
   }
+  if (plan.study) text += study_yaml(*plan.study);
   return text;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "cli/plan_study.h"
 #include "cli/plan_trace.h"
 #include "depthkv/error.h"
 
@@ -73,7 +74,7 @@ YAML::Node expanded(const std::string& text, const std::string& where) {
 // The parameter `file` of any policy is a path: relative to the plan, or on the command line to the working directory.
 Value absolute_path(const Value& value, const std::filesystem::path& folder) {
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr || text->empty()) return value;
+  if (text == nullptr || text->empty() || *text == kStudyFile) return value;
   return std::filesystem::absolute(folder / *text).lexically_normal().string();
 }
 
@@ -213,6 +214,7 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
   section.take("seed", seed, 0, std::numeric_limits<std::int64_t>::max());
   plan.seed = static_cast<std::uint64_t>(seed);
   section.take("max_new", plan.max_new, 0, kMany);
+  section.take("bounds", plan.bounds);
   section.take("stop_when_separate", plan.stop_when_separate, 0, kMany);
   section.done();
   for (const double keep : plan.keep) {
@@ -251,6 +253,7 @@ YAML::Node read_root(const std::filesystem::path& file) {
 // Sets what the command line gave, on top of the file. Paths
 // are made absolute, since the file's own are relative to it.
 void apply(YAML::Node root, const Overrides& overrides) {
+  if (overrides.contains("traces")) root.remove("trace");  // recorded already
   for (const auto& [key, values] : overrides) {
     YAML::Node value;
     const bool is_path =
@@ -298,13 +301,19 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
   for (const char* name : {"uniform", "adakv"}) plan.replay.head_allocators.push_back({name, {}, "built in"});
   if (section.has("replay")) read_replay(section.node("replay"), source, registry, plan.replay);
   if (section.has("verify")) plan.verify = read_verify(section.node("verify"), source, plan.replay);
+  if (section.has("study")) plan.study = read_study(section.node("study"), source);
   section.done();
+  if (!plan.study && names_study_file(plan.replay))
+    throw InputError(
+        fmt::format("{}: a layer allocator has file={}, which the section `study` would measure, and the "
+                    "plan has none; add it, or name a file",
+                    section.where("replay"), kStudyFile));
   if (plan.trace && !plan.traces.empty()) {
     throw InputError(fmt::format("{}: the plan has both traces (a recorded set) and trace (record one); keep one",
                                  section.where("traces")));
   }
   plan.replay.threads = plan.threads;
-  make_policies(plan.replay, registry);  // names and parameters are wrong now or never
+  make_policies(with_study_file(plan.replay, {}), registry);  // names and parameters are wrong now or never
   if (plan.trace) {
     plan.trace->model = plan.model;
     plan.trace->threads = plan.threads;

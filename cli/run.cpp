@@ -150,7 +150,7 @@ void add_importance_command(CLI::App& app, Action& action) {
   command->add_option("TRACES", given->input, "folder of a trace set")->required();
   add_plan_flags(*command, given->overrides,
                  {"model", "threads", "cache", "replay.cut", "replay.scorers", "replay.structures", "replay.protect",
-                  "replay.head", "replay.keep", "replay.device"});
+                  "replay.head", "replay.keep", "replay.device", "study."});
   command
       ->add_option("--out", given->out,
                    "folder for importance.json and importance.csv; run again to go on after an interruption")
@@ -159,8 +159,13 @@ void add_importance_command(CLI::App& app, Action& action) {
   command->callback([given, &action] {
     action = [given] {
       given->overrides["traces"] = {given->input.string()};
-      for (const auto& [key, value] : {std::pair{"scorers", "snapkv"}, {"head_allocators", "uniform"}, {"keep", "0.2"}})
-        given->overrides.try_emplace(fmt::format("replay.{}", key), std::vector<std::string>{value});
+      for (const auto& [key, value] : {std::pair{"replay.scorers", "snapkv"},
+                                       {"replay.head_allocators", "uniform"},
+                                       {"replay.keep", "0.2"},
+                                       {"study.learn", "0"},
+                                       {"study.max_new", "0"},
+                                       {"study.documents", "0"}})
+        given->overrides.try_emplace(key, std::vector<std::string>{value});
       Pipeline pipeline(load({}, given->overrides), given->out);
       if (given->dry_run) {
         pipeline.describe_importance();
@@ -197,12 +202,14 @@ void add_run_command(CLI::App& app, Action& action) {
   command->add_flag("--dry-run", given->dry_run, "check the plan and say what it would do and cost");
   command->callback([given, &action] {
     action = [given] {
-      Pipeline pipeline(load(given->input, given->overrides), given->out);
+      const Plan plan = load(given->input, given->overrides);
+      Pipeline pipeline(plan, given->out);
       if (given->dry_run) {
         pipeline.describe();
         return ExitCode::fine;
       }
       pipeline.trace();
+      if (plan.study) pipeline.measure_importance();
       pipeline.replay();
       pipeline.verify();
       return finish(pipeline);

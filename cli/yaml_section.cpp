@@ -81,6 +81,20 @@ void YamlSection::take(const std::string& key, std::int64_t& target, std::int64_
   target = value;
 }
 
+void YamlSection::take(const std::string& key, double& target, double low, double high) {
+  if (!has(key)) return;
+  double value = 0;
+  if (!YAML::convert<double>::decode(node_[key], value) || !(value >= low && value <= high)) {
+    throw InputError(fmt::format("{}: {} is \"{}\", expected a number from {} to {}", where(key), path(key),
+                                 scalar(key), low, high));
+  }
+  target = value;
+}
+
+void YamlSection::take(const std::string& key, bool& target) {
+  target = take_choice(key, {"false", "true"}, target ? 1 : 0) == 1;
+}
+
 void YamlSection::take(const std::string& key, int& target, int low, int high) {
   std::int64_t value = target;
   take(key, value, low, high);

@@ -34,6 +34,8 @@ class YamlSection {
   void take(const std::string& key, std::string& target);
   void take(const std::string& key, std::int64_t& target, std::int64_t low, std::int64_t high);
   void take(const std::string& key, int& target, int low, int high);
+  void take(const std::string& key, double& target, double low, double high);
+  void take(const std::string& key, bool& target);
   void take_path(const std::string& key, std::filesystem::path& target);
   void take_keeps(const std::string& key, std::vector<double>& target);  // numbers in (0, 1], distinct, at least one
   // The position of the value among `choices`, or `fallback`.

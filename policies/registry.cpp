@@ -61,6 +61,9 @@ LayerAllocator make_dynamickv_layers(Params&);
 LayerAllocator make_explicit_layers(Params&);
 LayerAllocator make_kvcompose_layers(Params&);
 LayerAllocator make_lava_layers(Params&);
+LayerAllocator make_mga_layers(Params&);
+LayerAllocator make_mlma_layers(Params&);
+LayerAllocator make_mlp_layers(Params&);
 LayerAllocator make_optimised_layers(Params&);
 LayerAllocator make_oracle_layers(Params&);
 LayerAllocator make_pooled_layers(Params&);
@@ -162,6 +165,9 @@ std::vector<Entry<LayerAllocator>> layer_allocator_table() {
       {"kvcompose", "the best composite tokens of all layers", "arXiv:2509.05165", make_kvcompose_layers,
        "O(L H n log n), then O(L log n)"},
       {"lava", "more where scores are spread out", "arXiv:2509.09754", make_lava_layers, "O(L H n)"},
+      {"mga", "DepthKV's metric-guided allocation: by InfoNCE", "arXiv:2604.24647", make_mga_layers, "O(L)"},
+      {"mlma", "DepthKV's hybrid: the middle whole, the rest by InfoNCE", "arXiv:2604.24647", make_mlma_layers, "O(L)"},
+      {"mlp", "DepthKV's middle-layer protection, the rest even", "arXiv:2604.24647", make_mlp_layers, "O(L)"},
       {"optimised", "smallest predicted loss, drawn towards even", "", make_optimised_layers,
        "O(L) prices, 65 per layer once"},
       {"oracle", "smallest total judged loss: a bound", "", make_oracle_layers, "O(L) prices, 65 per layer once"},

@@ -163,7 +163,8 @@ class AgreementSurvey {
  private:
   void add(Metric metric, const std::string& task, double keep) {
     const Indices candidates = indices_where(verification_.candidates.size(), [&](std::size_t c) {
-      return keep == 0 || verification_.candidates[c].choice.keep == keep;
+      const Candidate& candidate = verification_.candidates[c];
+      return candidate.role != kBound && (keep == 0 || candidate.choice.keep == keep);
     });
     const Indices samples = indices_where(results_.samples.size(), [&](std::size_t s) {
       return verified_.contains(s) && (task.empty() || results_.samples[s].task == task);

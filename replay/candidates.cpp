@@ -22,6 +22,8 @@ std::size_t keep_index(const ResultTable& results, double keep) {
   return static_cast<std::size_t>(at - keeps.begin());
 }
 
+double as_loss(Metric metric, double value) { return higher_is_better(metric) ? 1.0 - value : value; }
+
 // Every policy that is not a bound and has a value on every usable sample, best predicted first (ties: lower index).
 std::vector<Candidate> predicted_ranking(const ResultTable& results, std::size_t keep, Metric metric) {
   std::vector<Candidate> ranking;
@@ -36,11 +38,23 @@ std::vector<Candidate> predicted_ranking(const ResultTable& results, std::size_t
                        p,
                        keep,
                        "",
-                       higher_is_better(metric) ? 1.0 - average : average});
+                       as_loss(metric, average)});
   }
   std::stable_sort(ranking.begin(), ranking.end(),
                    [](const Candidate& a, const Candidate& b) { return a.predicted < b.predicted; });
   return ranking;
+}
+
+// The oracle's split of layers, heads alike, under a ranker.
+void add_bound(const ResultTable& results, const VerifyPlan& plan, std::size_t ranker, std::size_t keep,
+               std::vector<Candidate>& chosen) {
+  for (std::size_t p = 0; p < results.policies.size(); ++p) {
+    const PolicyIndex index = results.policy(p);
+    const std::vector<double> values = results.values(p, keep, plan.rank_by);
+    if (index.ranker == ranker && results.policies.layer_allocators[index.layer_allocator].name == "oracle" &&
+        results.policies.head_allocators[index.head_allocator].name == "uniform" && !values.empty())
+      chosen.push_back({{index, results.plan.keep[keep]}, p, keep, kBound, as_loss(plan.rank_by, mean(values))});
+  }
 }
 
 void take(std::vector<Candidate>& chosen, std::vector<Candidate>& ranking, std::size_t at, const char* role) {
@@ -76,6 +90,7 @@ std::vector<Candidate> choose_candidates(const ResultTable& results, const Verif
       drawn.push_back(begin + resample(end - begin, state).front());
     }
     std::for_each(drawn.rbegin(), drawn.rend(), [&](std::size_t at) { take(chosen, ranking, at, "control"); });
+    if (plan.bounds) add_bound(results, plan, best_ranker, keep_index(results, keep), chosen);
   }
   return chosen;
 }

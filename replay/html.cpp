@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// report.html: one page that needs nothing but itself.
+// report.html.
+#include "replay/html.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,8 +11,6 @@
 #include "depthkv/version.h"
 #include "replay/csv.h"
 #include "replay/labels.h"
-#include "replay/svg.h"
-#include "replay/tables.h"
 
 namespace depthkv {
 namespace {
@@ -28,19 +28,6 @@ svg { width: 100%; max-width: 46rem; height: auto; } svg text { font: 12px syste
 svg .title { font-weight: 600; font-size: 13px; } .grid { stroke: #8884; }
 pre { overflow-x: auto; font-size: 12px; } .scroll { overflow-x: auto; }
 )";
-
-std::string html_table(const Table& table) {
-  std::string text = fmt::format("<div class=\"scroll\"><table><caption>{}</caption>\n", escaped(table.title));
-  for (std::size_t r = 0; r < table.rows.size(); ++r) {
-    text += "<tr>";
-    for (std::size_t c = 0; c < table.rows[r].size(); ++c) {
-      text += fmt::format("<{0}{1}>{2}</{0}>", r == 0 ? "th" : "td", c < table.text_columns ? " class=\"text\"" : "",
-                          escaped(table.rows[r][c]));
-    }
-    text += "</tr>\n";
-  }
-  return text + "</table></div>\n";
-}
 
 // A policy's mean at every budget.
 Series series_of(const ResultTable& results, std::size_t policy, Metric metric, const std::string& name, bool dashed) {
@@ -69,26 +56,6 @@ Plot scorer_plot(const ResultTable& results, Metric metric) {
   return plot;
 }
 
-// Every pair of allocators under the scorer that does best with an even split.
-Plot allocator_plot(const ResultTable& results, Metric metric) {
-  const std::vector<PolicySummary> ranking = summarise(results, 0, metric);
-  const auto best = std::find_if(ranking.begin(), ranking.end(),
-                                 [&](const PolicySummary& it) { return !results.is_bound(results.policy(it.policy)); });
-  Plot plot{"", "kept share of the cache", std::string(to_string(metric)), {}};
-  if (best == ranking.end()) return plot;
-  const std::size_t ranker = results.policy(best->policy).ranker;
-  plot.title = fmt::format("{} by allocation, scorer {}", to_string(metric), ranker_label(results, ranker));
-  for (std::size_t p = 0; p < results.policies.size(); ++p) {
-    const PolicyIndex index = results.policy(p);
-    if (index.ranker != ranker) continue;
-    plot.series.push_back(
-        series_of(results, p, metric,
-                  layer_label(results, index.layer_allocator) + " / " + head_label(results, index.head_allocator),
-                  results.is_bound(index)));
-  }
-  return plot;
-}
-
 std::string replay_section(const ResultTable& results) {
   std::string text = "<h2>Replay</h2>\n";
   for (const Metric metric : kShownMetrics) {
@@ -96,8 +63,7 @@ std::string replay_section(const ResultTable& results) {
     if (tables.empty()) continue;
     std::string body = draw(scorer_plot(results, metric)) + draw(allocator_plot(results, metric));
     for (const Table& table : tables) body += html_table(table);
-    text += fmt::format("<details{}><summary>{}</summary>\n{}</details>\n",
-                        metric == Metric::output_error ? " open" : "", escaped(results_heading(results, metric)), body);
+    text += html_details(results_heading(results, metric), body, metric == Metric::output_error);
   }
   return text;
 }
@@ -109,7 +75,7 @@ std::string verify_section(const ResultTable& results, const Verification& verif
             "KL to the full cache, nats",
             {},
             false};
-  for (const char* role : {"top", "uniform", "control"}) {
+  for (const char* role : {"top", "uniform", "control", kBound}) {
     Series series{role, {}};
     for (std::size_t c = 0; c < verification.candidates.size(); ++c) {
       if (verification.candidates[c].role == role)
@@ -148,22 +114,63 @@ std::string samples_section(const ResultTable& results) {
 
 }  // namespace
 
+std::string html_table(const Table& table) {
+  std::string text = fmt::format("<div class=\"scroll\"><table><caption>{}</caption>\n", escaped(table.title));
+  for (std::size_t r = 0; r < table.rows.size(); ++r) {
+    text += "<tr>";
+    for (std::size_t c = 0; c < table.rows[r].size(); ++c) {
+      text += fmt::format("<{0}{1}>{2}</{0}>", r == 0 ? "th" : "td", c < table.text_columns ? " class=\"text\"" : "",
+                          escaped(table.rows[r][c]));
+    }
+    text += "</tr>\n";
+  }
+  return text + "</table></div>\n";
+}
+
+std::string html_page(const std::string& title, const std::string& heading, const std::string& under,
+                      const std::string& body) {
+  return fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+      "<meta name=\"viewport\" content=\"width=device-width\"><title>{}</title><style>{}</style></head><body>\n"
+      "<h1>{}</h1>\n<p class=\"sub\">{}</p>\n{}</body></html>\n",
+      escaped(title), kStyle, escaped(heading), escaped(under), body);
+}
+
+std::string html_details(const std::string& summary, const std::string& body, bool open) {
+  return fmt::format("<details{}><summary>{}</summary>\n{}</details>\n", open ? " open" : "", escaped(summary), body);
+}
+
+Plot allocator_plot(const ResultTable& results, Metric metric) {
+  const std::vector<PolicySummary> ranking = summarise(results, 0, metric);
+  const auto best = std::find_if(ranking.begin(), ranking.end(),
+                                 [&](const PolicySummary& it) { return !results.is_bound(results.policy(it.policy)); });
+  Plot plot{"", "kept share of the cache", std::string(to_string(metric)), {}};
+  if (best == ranking.end()) return plot;
+  const std::size_t ranker = results.policy(best->policy).ranker;
+  plot.title = fmt::format("{} by allocation, scorer {}", to_string(metric), ranker_label(results, ranker));
+  for (std::size_t p = 0; p < results.policies.size(); ++p) {
+    const PolicyIndex index = results.policy(p);
+    if (index.ranker != ranker) continue;
+    plot.series.push_back(
+        series_of(results, p, metric,
+                  layer_label(results, index.layer_allocator) + " / " + head_label(results, index.head_allocator),
+                  results.is_bound(index)));
+  }
+  return plot;
+}
+
 void write_report_html(const ResultTable& results, const std::optional<Verification>& verification,
                        const std::string& plan_yaml, const std::filesystem::path& file) {
-  std::string text = fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-      "<meta name=\"viewport\" content=\"width=device-width\"><title>DepthKV "
-      "report</title><style>{}</style></head><body>\n",
-      kStyle);
-  text += fmt::format(
-      "<h1>DepthKV: {} policies on {} samples</h1>\n<p class=\"sub\">{} ({}), cut {}, depthkv {}, plan {}</p>\n",
-      results.policies.size(), results.samples.size(), escaped(results.model.name), escaped(results.model.fingerprint),
-      to_string(results.plan.cut), kBuild, escaped(results.plan_hash));
-  if (verification) text += verify_section(results, *verification);
-  text += replay_section(results) + skipped_section(results) + samples_section(results);
-  text += fmt::format("<details><summary>resolved plan</summary><pre>{}</pre></details>\n</body></html>\n",
-                      escaped(plan_yaml));
-  write_file(file, text);
+  const std::string under =
+      fmt::format("{} ({}), cut {}, depthkv {}, plan {}", results.model.name, results.model.fingerprint,
+                  to_string(results.plan.cut), kBuild, results.plan_hash);
+  const std::string body = (verification ? verify_section(results, *verification) : "") + replay_section(results) +
+                           skipped_section(results) + samples_section(results) +
+                           html_details("resolved plan", "<pre>" + escaped(plan_yaml) + "</pre>");
+  write_file(file, html_page("DepthKV report",
+                             fmt::format("DepthKV: {} policies on {} samples", results.policies.size(),
+                                         results.samples.size()),
+                             under, body));
 }
 
 }  // namespace depthkv

@@ -10,6 +10,7 @@
 
 #include "depthkv/error.h"
 #include "depthkv/replay.h"
+#include "replay/answers.h"
 #include "replay/divergence.h"
 #include "replay/sample_store.h"
 #include "replay/sets.h"
@@ -37,8 +38,14 @@ struct SampleFindings {
 // One sample under one ranker and head allocator.
 class SampleAblation {
  public:
-  SampleAblation(Model& model, const Trace& trace, const ReplayPlan& plan, const Policies& policies)
-      : model_(model), trace_(trace), plan_(plan), policies_(policies), curves_(trace, plan, policies) {
+  SampleAblation(Model& model, const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                 std::int64_t max_new)
+      : model_(model),
+        trace_(trace),
+        plan_(plan),
+        policies_(policies),
+        max_new_(max_new),
+        curves_(trace, plan, policies) {
     for (const std::string& why : {curves_.ranker_skipped[0], curves_.head_skipped[0]})
       if (!why.empty()) throw InputError(fmt::format("{}: {}", trace.path().string(), why));
     curves_.run({true});
@@ -54,8 +61,9 @@ class SampleAblation {
       for (std::size_t k = 0; k < plan_.keep.size(); ++k)
         if (!variant.keep || *variant.keep == k) prune_each(ranked, allocator, plan_.keep[k]);
     }
+    const std::size_t pruned = requests_.size();
     prune_one_entry_of_each(curves_.load(variants_of(policies_.rankers[0], 0, plan_)[0]));
-    compare();
+    compare(pruned);
     return found_;
   }
 
@@ -104,24 +112,36 @@ class SampleAblation {
     return all;
   }
 
-  void compare() {
+  // What the first `pruned` requests answer is generated, too.
+  void compare(std::size_t pruned) {
     const Sample& sample = trace_.sample();
     const std::int64_t cut = sample.segments.at(plan_.cut);
     const auto prefix = std::span(sample.tokens).first(static_cast<std::size_t>(cut));
     std::vector<KeepMask> masks = masks_of(trace_, plan_, policies_, requests_);
     masks.insert(masks.begin(), KeepMask::everything(trace_.model()));
-    const auto branches = model_.branch(prefix, masks, sample.size() - cut);
+    const auto branches = model_.branch(prefix, masks, capacity_of(sample, cut));
     const std::vector<Divergence> strayed = measure_divergence(*branches, masks.size(), sample, cut);
     for (std::size_t i = 0; i < strayed.size(); ++i) {
       found_.rows[i].kl = strayed[i].kl;
       found_.rows[i].top1 = strayed[i].top1;
     }
+    const std::vector<Answer> answers = answer(model_, *branches, sample, cut, max_new_, pruned + 1);
+    for (std::size_t i = 1; i < answers.size(); ++i) {
+      found_.rows[i - 1].score = answers[i].score;
+      found_.rows[i - 1].score_full = answers[0].score;
+      found_.rows[i - 1].length_ratio = answers[i].length_ratio;
+    }
+  }
+
+  std::int64_t capacity_of(const Sample& sample, std::int64_t cut) const {
+    return std::max(sample.size(), sample.segments.prompt_end + max_new_) - cut;
   }
 
   Model& model_;
   const Trace& trace_;
   const ReplayPlan& plan_;
   const Policies& policies_;
+  std::int64_t max_new_;
   SampleCurves curves_;
   std::vector<SetRequest> requests_;
   SampleFindings found_;
@@ -135,17 +155,21 @@ std::string description(const Policies& policies) {
                      ranker.protect.last, heads.name, heads.params);
 }
 
-// Per sample, the mean over its rows of a layer; those that show noise, or the others.
-std::vector<double> by_sample(const std::vector<AblationRow>& rows, int layer, bool noise, double AblationRow::*value) {
+double drop_of(const AblationRow& row) { return row.score_full - row.score; }
+
+// Per sample, the mean over its rows of a layer; those that show noise, or the others. Rows without a value don't
+// count.
+template <class Value>
+std::vector<double> by_sample(const std::vector<AblationRow>& rows, int layer, bool noise, Value value) {
   std::vector<std::string> samples;
   std::vector<std::vector<double>> values;
   for (const AblationRow& row : rows) {
-    if (row.layer != layer || (row.keep == 1) != noise) continue;
+    if (row.layer != layer || (row.keep == 1) != noise || std::isnan(std::invoke(value, row))) continue;
     if (samples.empty() || samples.back() != row.sample) {
       samples.push_back(row.sample);
       values.emplace_back();
     }
-    values.back().push_back(row.*value);
+    values.back().push_back(std::invoke(value, row));
   }
   std::vector<double> means;
   for (const std::vector<double>& of_sample : values) means.push_back(mean(of_sample));
@@ -158,6 +182,12 @@ LayerImportance summary_of(int layer, const std::vector<AblationRow>& rows) {
   const std::vector<double> kl = by_sample(rows, layer, false, &AblationRow::kl);
   summary.kl = mean(kl);
   summary.kl_interval = bootstrap_mean(kl, kBootstrapSeed);
+  const std::vector<double> drops = by_sample(rows, layer, false, drop_of);
+  summary.score_drop = mean(drops);
+  summary.score_drop_interval = bootstrap_mean(drops, kBootstrapSeed);
+  const std::vector<double> lengths = by_sample(rows, layer, false, &AblationRow::length_ratio);
+  summary.length_ratio = mean(lengths);
+  summary.length_ratio_interval = bootstrap_mean(lengths, kBootstrapSeed);
   summary.noise = mean(by_sample(rows, layer, true, &AblationRow::kl));
   summary.output_error = mean(by_sample(rows, layer, false, &AblationRow::output_error));
   summary.sensitivity = summary.output_error > 0 ? std::max(0.0, summary.kl - summary.noise) / summary.output_error : 0;
@@ -176,15 +206,18 @@ void check(const Model& model, const Trace& trace, const ReplayPlan& plan, const
                                  model.card().name, model.card().fingerprint));
 }
 
-std::string key_of(const Model& model, const Trace& trace, const ReplayPlan& plan, const Policies& policies) {
-  std::string key = "importance\n" + sample_key(model.card(), trace, plan);
+std::string key_of(const Model& model, const Trace& trace, const ReplayPlan& plan, const Policies& policies,
+                   std::int64_t max_new) {
+  std::string key = fmt::format("importance generate {}\n{}", max_new, sample_key(model.card(), trace, plan));
   for (const double keep : plan.keep) key += choice_key(policies, {{}, keep});
   return key;
 }
 
 nlohmann::json packed(const SampleFindings& found) {
   auto rows = nlohmann::json::array();
-  for (const AblationRow& row : found.rows) rows.push_back({row.keep, row.layer, row.kl, row.top1, row.output_error});
+  for (const AblationRow& row : found.rows)
+    rows.push_back(
+        {row.keep, row.layer, row.kl, row.top1, row.output_error, row.score, row.score_full, row.length_ratio});
   return {{"rows", rows}, {"curves", found.curves}};
 }
 
@@ -192,7 +225,8 @@ SampleFindings unpacked(const nlohmann::json& kept, const Sample& sample) {
   SampleFindings found;
   for (const nlohmann::json& row : kept.at("rows"))
     found.rows.push_back({sample.id, sample.task, row.at(0).get<double>(), row.at(1).get<int>(),
-                          row.at(2).get<double>(), row.at(3).get<double>(), row.at(4).get<double>()});
+                          row.at(2).get<double>(), row.at(3).get<double>(), row.at(4).get<double>(),
+                          row.at(5).get<double>(), row.at(6).get<double>(), row.at(7).get<double>()});
   kept.at("curves").get_to(found.curves);
   return found;
 }
@@ -218,7 +252,7 @@ bool counts(const Sample& sample, Cut cut) { return sample.size() > sample.segme
 }  // namespace
 
 Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPlan& plan, const Registry& registry,
-                            const Progress& progress, const std::filesystem::path& kept) {
+                            const Progress& progress, const std::filesystem::path& kept, std::int64_t max_new) {
   const ReplayPlan alone = with_even_layers(plan);
   const Policies policies = make_policies(alone, registry);
   const SampleStore store(kept);
@@ -238,12 +272,12 @@ Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPl
     check(model, trace, plan, policies);
     if (!counts(trace.sample(), plan.cut)) continue;
     const std::string name = traces.files[s].stem().string();
-    const std::string key = key_of(model, trace, alone, policies);
+    const std::string key = key_of(model, trace, alone, policies, max_new);
     SampleFindings of_sample;
     if (const auto done = store.take(name, key)) {
       of_sample = unpacked(*done, trace.sample());
     } else {
-      of_sample = SampleAblation(model, trace, alone, policies).run(importance.shares);
+      of_sample = SampleAblation(model, trace, alone, policies, max_new).run(importance.shares);
       store.put(name, key, packed(of_sample));
     }
     std::ranges::move(of_sample.rows, std::back_inserter(found.rows));

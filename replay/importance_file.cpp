@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -30,6 +31,29 @@ class Reader {
     return value.get<std::string>();
   }
   double number(const char* key) const { return number_of(at(key), key); }
+  // Of any sign; not a number where it is null or missing.
+  double measure(const char* key) const { return measure_of(json_.value(key, Json()), key); }
+  Interval interval(const char* key) const {
+    const std::vector<double> found = numbers(key);
+    if (found.size() != 2) refuse(key, "a pair");
+    return {found[0], found[1]};
+  }
+  Interval measured_interval(const char* key) const {
+    const std::vector<double> found = measures(json_.value(key, Json::array({nullptr, nullptr})), key);
+    if (found.size() != 2) refuse(key, "a pair");
+    return {found[0], found[1]};
+  }
+  std::vector<double> measures(const Json& values, const char* key) const {
+    if (!values.is_array()) refuse(key, "a list");
+    std::vector<double> found;
+    for (const Json& value : values) found.push_back(measure_of(value, key));
+    return found;
+  }
+  Json object(const char* key) const {
+    const Json found = json_.value(key, Json::object());
+    if (!found.is_object()) refuse(key, "a mapping");
+    return found;
+  }
   std::vector<double> numbers(const char* key) const {
     std::vector<double> found;
     for (const Json& value : list(key)) found.push_back(number_of(value, key));
@@ -56,21 +80,43 @@ class Reader {
     return x;
   }
 
+  double measure_of(const Json& value, const char* key) const {
+    if (value.is_null()) return kUnmeasured;
+    const double x = value.is_number() ? value.get<double>() : 2 * kMost;
+    if (!(std::abs(x) <= kMost)) refuse(key, fmt::format("a number from -{0} to {0}, or null", kMost));
+    return x;
+  }
+
   std::string file_;
   const Json& json_;
 };
+
+Json pair_of(const Interval& interval) { return {interval.low, interval.high}; }
+
+void read_representations(const Reader& reader, LayerImportance& layer) {
+  const Json all = reader.object("representations");
+  for (const auto& [metric, values] : all.items()) {
+    const std::vector<double> stages = reader.measures(values, "representations");
+    if (stages.size() != kStages.size())
+      reader.refuse("representations", fmt::format("{} numbers per metric, one per stage", kStages.size()));
+    std::ranges::copy(stages, layer.representations[metric].begin());
+  }
+}
 
 LayerImportance read_layer(const std::string& file, const Json& json, std::size_t shares) {
   const Reader reader(file, json);
   LayerImportance layer;
   layer.layer = static_cast<int>(reader.number("layer"));
   layer.kl = reader.number("kl");
-  const std::vector<double> interval = reader.numbers("kl_interval");
-  if (interval.size() != 2) reader.refuse("kl_interval", "a pair");
-  layer.kl_interval = {interval[0], interval[1]};
+  layer.kl_interval = reader.interval("kl_interval");
   layer.noise = reader.number("noise");
   layer.output_error = reader.number("output_error");
   layer.sensitivity = reader.number("sensitivity");
+  layer.score_drop = reader.measure("score_drop");
+  layer.score_drop_interval = reader.measured_interval("score_drop_interval");
+  layer.length_ratio = reader.measure("length_ratio");
+  layer.length_ratio_interval = reader.measured_interval("length_ratio_interval");
+  read_representations(reader, layer);
   layer.curve = reader.numbers("curve");
   if (layer.curve.size() != shares) reader.refuse("curve", fmt::format("a list of {} numbers, one per share", shares));
   return layer;
@@ -101,20 +147,27 @@ void write_importance(const Importance& importance, const std::filesystem::path&
   for (const LayerImportance& layer : importance.layers) {
     root["layers"].push_back({{"layer", layer.layer},
                               {"kl", layer.kl},
-                              {"kl_interval", {layer.kl_interval.low, layer.kl_interval.high}},
+                              {"kl_interval", pair_of(layer.kl_interval)},
                               {"noise", layer.noise},
                               {"output_error", layer.output_error},
                               {"sensitivity", layer.sensitivity},
+                              {"score_drop", layer.score_drop},
+                              {"score_drop_interval", pair_of(layer.score_drop_interval)},
+                              {"length_ratio", layer.length_ratio},
+                              {"length_ratio_interval", pair_of(layer.length_ratio_interval)},
+                              {"representations", layer.representations},
                               {"curve", layer.curve}});
   }
   write_file(file, root.dump(1) + "\n");
 }
 
 void write_ablation_csv(const std::vector<AblationRow>& rows, const std::filesystem::path& file) {
-  CsvWriter csv({"sample", "task", "keep", "layer", "kl", "top1", "output_error"});
+  CsvWriter csv(
+      {"sample", "task", "keep", "layer", "kl", "top1", "output_error", "score", "score_full", "length_ratio"});
   for (const AblationRow& row : rows)
     csv.row({row.sample, row.task, csv_number(row.keep), fmt::format("{}", row.layer), csv_number(row.kl),
-             csv_number(row.top1), csv_number(row.output_error)});
+             csv_number(row.top1), csv_number(row.output_error), csv_number(row.score), csv_number(row.score_full),
+             csv_number(row.length_ratio)});
   write_file(file, csv.text());
 }
 

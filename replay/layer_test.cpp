@@ -9,6 +9,7 @@
 
 #include "depthkv/error.h"
 #include "depthkv/stats.h"
+#include "replay/layer_drops.h"
 
 namespace depthkv {
 namespace {
@@ -29,13 +30,6 @@ void check(const LayerDrops& drops) {
   }
 }
 
-std::vector<double> means_of(const LayerDrops& drops) {
-  std::vector<double> means(drops[0].size(), 0.0);
-  for (const std::vector<double>& row : drops)
-    for (std::size_t l = 0; l < means.size(); ++l) means[l] += row[l] / static_cast<double>(drops.size());
-  return means;
-}
-
 // Sum of squares around the mean.
 double spread(std::span<const double> x) {
   const double middle = mean(x);
@@ -45,7 +39,7 @@ double spread(std::span<const double> x) {
 }
 
 double between_layers(const LayerDrops& drops) {
-  const std::vector<double> means = means_of(drops);
+  const std::vector<double> means = mean_drops(drops);
   return spread(means) / static_cast<double>(means.size());
 }
 
@@ -69,7 +63,7 @@ double p_value(const LayerDrops& drops, int permutations, std::uint64_t& state) 
 double eta_squared(const LayerDrops& drops) {
   double within = 0;
   for (const std::vector<double>& row : drops) within += spread(row);
-  return within > 0 ? static_cast<double>(drops.size()) * spread(means_of(drops)) / within : 0;
+  return within > 0 ? static_cast<double>(drops.size()) * spread(mean_drops(drops)) / within : 0;
 }
 
 double kendall_w(const LayerDrops& drops) {

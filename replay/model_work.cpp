@@ -44,15 +44,18 @@ ModelWork verification_work(const TraceSet& traces, const ResultTable& results, 
   return work;
 }
 
-ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan) {
+ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan, std::int64_t max_new) {
   ModelWork work;
   for (const std::filesystem::path& file : traces.files) {
     const Trace trace = Trace::open(file);
-    const std::int64_t fed = trace.sample().size() - trace.sample().segments.at(plan.cut) - 1;
-    if (fed <= 0) continue;
+    const Sample& sample = trace.sample();
+    const std::int64_t lead = sample.segments.prompt_end - sample.segments.at(plan.cut);
+    const std::int64_t scored = sample.size() - sample.segments.at(plan.cut) - 1;
+    if (scored <= 0) continue;
+    const std::int64_t generated = max_new > 0 && is_text_metric(sample.metric) ? lead + max_new - 1 : 0;
     const auto layers = static_cast<std::int64_t>(prunable_layers(trace.model()).size());
     const std::int64_t branches = layers * (static_cast<std::int64_t>(plan.keep.size()) + 1) + 1;
-    add(work, trace, plan.cut, branches, fed, fed + 1);
+    add(work, trace, plan.cut, branches, scored + generated, std::max(scored, generated) + 1);
   }
   return work;
 }

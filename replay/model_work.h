@@ -17,6 +17,6 @@ struct ModelWork {
 };
 
 ModelWork verification_work(const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan);
-ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan);
+ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan, std::int64_t max_new);
 
 }  // namespace depthkv

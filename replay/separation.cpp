@@ -35,6 +35,7 @@ bool is_separate(const Verification& verification, std::size_t count) {
     if (!std::isnan(row.kl)) kl[row.candidate][row.sample] = row.kl;
   std::map<std::size_t, std::vector<std::pair<double, BySample>>> at_keep;  // with its mean
   for (std::size_t c = 0; c < kl.size(); ++c) {
+    if (verification.candidates[c].role == kBound) continue;
     const double average = mean_of(kl[c]);
     at_keep[verification.candidates[c].keep_index].emplace_back(average, std::move(kl[c]));
   }

@@ -20,11 +20,6 @@ std::uint64_t next_random(std::uint64_t& state) {
   return x ^ (x >> 31);
 }
 
-// The high half of a product with the range (Lemire 2019): unbiased to 2^-32 for any realistic count.
-std::size_t below(std::size_t count, std::uint64_t& state) {
-  return static_cast<std::size_t>(((next_random(state) >> 32) * count) >> 32);
-}
-
 double pearson(std::span<const double> x, std::span<const double> y) {
   const double mean_x = mean(x);
   const double mean_y = mean(y);
@@ -40,6 +35,11 @@ double pearson(std::span<const double> x, std::span<const double> y) {
 }
 
 }  // namespace
+
+// The high half of a product with the range (Lemire 2019): unbiased to 2^-32 for any realistic count.
+std::size_t draw_below(std::size_t count, std::uint64_t& state) {
+  return static_cast<std::size_t>(((next_random(state) >> 32) * count) >> 32);
+}
 
 double mean(std::span<const double> x) {
   return x.empty() ? kNone : std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
@@ -83,12 +83,12 @@ double spearman_rho(std::span<const double> x, std::span<const double> y) {
 
 std::vector<std::size_t> resample(std::size_t count, std::uint64_t& state) {
   std::vector<std::size_t> drawn(count);
-  for (std::size_t& index : drawn) index = below(count, state);
+  for (std::size_t& index : drawn) index = draw_below(count, state);
   return drawn;
 }
 
 void shuffle(std::span<std::size_t> x, std::uint64_t& state) {
-  for (std::size_t i = x.size(); i > 1; --i) std::swap(x[i - 1], x[below(i, state)]);
+  for (std::size_t i = x.size(); i > 1; --i) std::swap(x[i - 1], x[draw_below(i, state)]);
 }
 
 double quantile(std::vector<double> x, double q) {

@@ -48,12 +48,15 @@ struct Axis {
 template <class Coordinate>
 Axis fit(const Plot& plot, Coordinate coordinate, double from, double to) {
   Axis axis{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(), from, to};
+  const auto take = [&](const std::pair<double, double>& point) {
+    if (!finite(point)) return;
+    axis.low = std::min(axis.low, coordinate(point));
+    axis.high = std::max(axis.high, coordinate(point));
+  };
   for (const Series& series : plot.series) {
-    for (const auto& point : series.points) {
-      if (!finite(point)) continue;
-      axis.low = std::min(axis.low, coordinate(point));
-      axis.high = std::max(axis.high, coordinate(point));
-    }
+    for (const auto& point : series.points) take(point);
+    for (std::size_t i = 0; i < series.spread.size(); ++i)
+      for (const double end : {series.spread[i].low, series.spread[i].high}) take({series.points[i].first, end});
   }
   if (!(axis.low <= axis.high)) axis.low = axis.high = 0;  // no point at all
   if (axis.low == axis.high) axis.high = axis.low + 1;
@@ -82,6 +85,17 @@ std::string draw_axes(const Plot& plot, const Axis& x, const Axis& y) {
   return text + draw_labels(plot, x.from, x.to);
 }
 
+std::string draw_whiskers(const Series& series, const char* colour, const Axis& x, const Axis& y) {
+  std::string path;
+  for (std::size_t i = 0; i < series.spread.size(); ++i) {
+    const auto [low, high] = series.spread[i];
+    if (!std::isfinite(series.points[i].first) || !std::isfinite(low) || !std::isfinite(high)) continue;
+    path += fmt::format("M{0:.1f} {1:.1f}V{2:.1f}m-3 0h6M{3:.1f} {1:.1f}h6", x.at(series.points[i].first), y.at(low),
+                        y.at(high), x.at(series.points[i].first) - 3);
+  }
+  return path.empty() ? "" : fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"{}\" opacity=\".6\"/>", path, colour);
+}
+
 std::string draw_series(const Plot& plot, std::size_t index, const Axis& x, const Axis& y) {
   const Series& series = plot.series[index];
   const char* colour = kColours[index % kColours.size()];
@@ -99,7 +113,7 @@ std::string draw_series(const Plot& plot, std::size_t index, const Axis& x, cons
   if (plot.lines)
     text += fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"{}/>", path, colour, dash);
   const double legend = kTop + 8 + 16 * static_cast<double>(index);
-  text += dots;
+  text += draw_whiskers(series, colour, x, y) + dots;
   text += fmt::format(
       "<line x1=\"{0:.1f}\" x2=\"{1:.1f}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\" stroke=\"{3}\" stroke-width=\"2.5\"{4}/>",
       kWidth - kRight + 12, kWidth - kRight + 30, legend, colour, dash);

@@ -5,12 +5,15 @@
 #include <utility>
 #include <vector>
 
+#include "depthkv/stats.h"
+
 namespace depthkv {
 
 struct Series {
   std::string name;
   std::vector<std::pair<double, double>> points;  // points that are not finite are left out
   bool dashed = false;
+  std::vector<Interval> spread = {};  // of each point, drawn as a whisker; empty: none
 };
 
 // A part of the horizontal axis: shaded, or a line where from == to.

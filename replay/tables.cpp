@@ -9,9 +9,8 @@
 #include "replay/tables.h"
 
 namespace depthkv {
-namespace {
 
-std::string shown(double value, const char* format = "{:.4f}") {
+std::string shown(double value, const char* format) {
   return std::isnan(value) ? "-" : fmt::format(fmt::runtime(format), value);
 }
 
@@ -19,7 +18,6 @@ std::string shown_interval(Interval x, const char* format) {
   return fmt::format("[{}, {}]", shown(x.low, format), shown(x.high, format));
 }
 
-// Columns aligned: text to the left, numbers to the right.
 std::string aligned(const Table& table) {
   std::vector<std::size_t> width(table.rows.front().size());
   for (const auto& row : table.rows) {
@@ -37,6 +35,8 @@ std::string aligned(const Table& table) {
   }
   return text;
 }
+
+namespace {
 
 // The best of the policies, then whatever a reader needs to judge them by: random, the best uniform split, the oracle.
 std::vector<std::size_t> shown_rows(const ResultTable& results, const std::vector<PolicySummary>& ranking,
@@ -155,17 +155,6 @@ std::string importance_table(const Importance& importance) {
     table.rows.push_back({fmt::format("{}", layer.layer), shown(layer.kl, "{:.5f}"),
                           shown_interval(layer.kl_interval, "{:.5f}"), shown(layer.noise, "{:.5f}"),
                           shown(layer.output_error), shown(layer.sensitivity)});
-  return aligned(table);
-}
-
-std::string layer_tests_table(const std::vector<TaskLayers>& tests) {
-  Table table{"do layers matter differently? permutation test on the KL, corrected for the number of tasks (Holm)",
-              {{"task", "samples", "p", "p, Holm", "eta squared", "Kendall W", "samples needed"}},
-              1};
-  for (const TaskLayers& it : tests)
-    table.rows.push_back({it.task, fmt::format("{}", it.test.samples), shown(it.test.p), shown(it.p_holm),
-                          shown(it.test.eta_squared, "{:.3f}"), shown(it.test.kendall_w, "{:.3f}"),
-                          it.samples_needed == 0 ? "over 1024" : fmt::format("{}", it.samples_needed)});
   return aligned(table);
 }
 

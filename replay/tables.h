@@ -15,6 +15,10 @@ struct Table {
   std::size_t text_columns = 0;                // the rest are numbers
 };
 
+std::string aligned(const Table& table);  // for the terminal: text to the left, numbers to the right
+std::string shown(double value, const char* format = "{:.4f}");
+std::string shown_interval(Interval x, const char* format);
+
 std::string results_heading(const ResultTable& results, Metric metric);
 // One per keep: the best policies, then what to judge them by (random, best uniform split, best bound).
 std::vector<Table> results_tables(const ResultTable& results, Metric metric, std::size_t rows_per_keep);

@@ -32,6 +32,7 @@ class SampleCheck {
     masks_ = keep_masks(trace, results.plan, results.policies, choices);
     masks_.insert(masks_.begin(), KeepMask::everything(trace.model()));
     rows_.resize(candidates.size());
+    for (std::size_t c = 0; c < rows_.size(); ++c) rows_[c].kept = kept_shares(masks_[c + 1], trace.model());
   }
 
   std::vector<VerifyRow> run() {
@@ -48,6 +49,17 @@ class SampleCheck {
   }
 
  private:
+  std::vector<double> kept_shares(const KeepMask& mask, const ModelCard& model) const {
+    std::vector<double> shares;
+    for (const int layer : prunable_layers(model)) {
+      const auto& heads = mask.pruned[static_cast<std::size_t>(layer)];
+      double pruned = 0;
+      for (const auto& positions : heads) pruned += static_cast<double>(positions.size());
+      shares.push_back(1 - pruned / static_cast<double>(cut_ * static_cast<std::int64_t>(heads.size())));
+    }
+    return shares;
+  }
+
   std::vector<Token> slice(std::int64_t begin, std::int64_t end) const {
     return {sample_.tokens.begin() + begin, sample_.tokens.begin() + end};
   }
@@ -121,7 +133,7 @@ std::string key_of(const Model& model, const Trace& trace, const ResultTable& re
 nlohmann::json packed(const std::vector<VerifyRow>& rows) {
   auto all = nlohmann::json::array();
   for (const VerifyRow& row : rows)
-    all.push_back({row.scored_tokens, row.kl, row.top1, row.nll, row.nll_full, row.score, row.score_full, row.output});
+    all.push_back({row.scored_tokens, row.kl, row.top1, row.nll, row.nll_full, row.score, row.score_full, row.output, row.kept});
   return all;
 }
 
@@ -131,7 +143,7 @@ std::vector<VerifyRow> unpacked(const nlohmann::json& all) {
     std::vector<double> numbers;
     for (std::size_t i = 1; i < 7; ++i) numbers.push_back(row.at(i).get<double>());
     rows.push_back({0, 0, row.at(0).get<std::int64_t>(), numbers[0], numbers[1], numbers[2], numbers[3], numbers[4],
-                    numbers[5], row.at(7).get<std::string>()});
+                    numbers[5], row.at(7).get<std::string>(), row.at(8).get<std::vector<double>>()});
   }
   return rows;
 }

@@ -26,6 +26,10 @@ std::vector<TaskSample> read_samples(const TracePlan& plan);
 // Throws InputError as make_prompt().
 TraceJob make_job(const Model& model, const TracePlan& plan, const TaskSample& sample);
 
+// record_traces() of samples that no file holds. Their ids name different traces.
+TraceSummary record_samples(Model& model, const TracePlan& plan, const std::vector<TaskSample>& samples,
+                            const std::filesystem::path& out, const Progress& progress);
+
 // Records one sample. Returns its tokens, answer included. Throws TraceBusy.
 std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job, const std::filesystem::path& file);
 

@@ -198,8 +198,12 @@ std::vector<bool> parse_layers(const std::string& text, int layers) {
 
 TraceSummary record_traces(Model& model, const TracePlan& plan, const std::filesystem::path& out,
                            const Progress& progress) {
+  return record_samples(model, plan, read_samples(plan), out, progress);
+}
+
+TraceSummary record_samples(Model& model, const TracePlan& plan, const std::vector<TaskSample>& samples,
+                            const std::filesystem::path& out, const Progress& progress) {
   parse_layers(plan.attention, static_cast<int>(model.card().layers.size()));  // wrong now, not after an hour
-  const std::vector<TaskSample> samples = read_samples(plan);
   for (const TaskSample& sample : samples) make_job(model, plan, sample);  // so is a prompt that is too long
   std::error_code error;
   std::filesystem::create_directories(out, error);

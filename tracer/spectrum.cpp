@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only code that includes Eigen, which takes its time to compile.
+// With replay/view_metrics.cpp the only code that includes Eigen, which takes its time to compile.
 #include "tracer/spectrum.h"
 
 #include <fmt/format.h>
@@ -16,13 +16,12 @@ namespace {
 
 using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-// Eigen cuts its products by the sizes of the processor's caches, which would make the bits depend on the machine.
+}  // namespace
+
 void fix_block_sizes() {
   static std::once_flag once;
   std::call_once(once, [] { Eigen::setCpuCacheSizes(32 << 10, 512 << 10, 4 << 20); });
 }
-
-}  // namespace
 
 struct GramSpectrum::Impl {
   std::int64_t rows;

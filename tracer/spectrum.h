@@ -7,6 +7,10 @@
 
 namespace depthkv {
 
+// Eigen cuts its products by the sizes of the processor's caches, which would make the bits depend on the machine. Called
+// before any product, this makes them the same everywhere.
+void fix_block_sizes();
+
 // The eigenvalues of the Gram matrix Z Z^T of rows that come in blocks. Z Z^T and Z^T Z have the same ones but for
 // zeros, so the smaller of the two is made: min(rows, width)^2 numbers are held, twice while it is solved.
 class GramSpectrum {

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // How much each layer matters: what pruning it alone costs end to end, and what replay sees of it.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "depthkv/stats.h"
+#include "depthkv/trace.h"
 
 namespace depthkv {
+
+inline constexpr double kUnmeasured = std::numeric_limits<double>::quiet_NaN();
 
 // One layer pruned alone to its even share, all others full; means over samples and budgets.
 struct LayerImportance {
@@ -22,6 +28,14 @@ struct LayerImportance {
   double output_error = 0;  // the layer's own, on judged rows
   // max(0, kl - noise) / output_error, 0 where nothing was lost: nats that a unit of output error costs.
   double sensitivity = 0;
+  // By how much the task score falls, and the answer's words over those of the full cache's; NaN where nothing was
+  // generated. The paper's measures of a layer (arXiv:2604.24647, figures 2 and 3).
+  double score_drop = kUnmeasured;
+  Interval score_drop_interval = {kUnmeasured, kUnmeasured};
+  double length_ratio = kUnmeasured;
+  Interval length_ratio_interval = {kUnmeasured, kUnmeasured};
+  // Metrics of hidden states by name, where they were measured, per Stage.
+  std::map<std::string, std::array<double, kStages.size()>> representations;
   // Output error on judged rows at every one of Importance::shares, mean over samples: what the layer loses as a
   // function of the share that it keeps.
   std::vector<double> curve;
@@ -49,6 +63,9 @@ struct AblationRow {
   double kl = 0;
   double top1 = 0;
   double output_error = 0;
+  double score = kUnmeasured;  // of the greedy answer, by the task's metric; none where none was generated
+  double score_full = kUnmeasured;
+  double length_ratio = kUnmeasured;  // words of the answer over those of the full cache's
 };
 
 struct Ablation {

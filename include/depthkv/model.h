@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -80,10 +81,12 @@ class Branches {
   using Visit = std::function<void(std::size_t branch, std::int64_t step, std::span<const float> logits)>;
   virtual void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) = 0;
 
-  // Feeds `lead` to every branch, then decodes greedily (ties to the lower token) until an end token or max_tokens, as
-  // many branches together as branch_room() says. Returns the new tokens per branch, without the end token. Afterwards
-  // every branch is back at the prefix.
-  virtual std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) = 0;
+  // Feeds `lead` to the first `count` branches (by default all), then decodes greedily (ties to the lower token) until
+  // an end token or max_tokens, as many branches together as branch_room() says. Returns the new tokens per branch,
+  // without the end token. Afterwards every branch is back at the prefix.
+  static constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max();
+  virtual std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens,
+                                                   std::size_t count = kAll) = 0;
 };
 
 // How many branches decode together, and what their cache takes. The same for a model, prompt and machine, whatever

@@ -118,9 +118,11 @@ ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registr
 
 // Prunes one layer at a time under the plan's only ranker and head allocator, at every budget of the plan, on the
 // model. Samples without two answer tokens don't count. Throws InputError if the plan names several, nothing can be
-// measured, or the traces are another model's. `kept`: as for verify().
+// measured, or the traces are another model's. `kept`: as for verify(). `max_new`: most tokens generated per pruned
+// layer for task scores and lengths of answers, 0: none.
 Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPlan& plan, const Registry& registry,
-                            const Progress& progress, const std::filesystem::path& kept = {});
+                            const Progress& progress, const std::filesystem::path& kept = {},
+                            std::int64_t max_new = 0);
 
 // The entries that chosen policies remove from one sample, for the model to be run without them.
 struct PolicyChoice {

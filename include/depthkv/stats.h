@@ -25,6 +25,9 @@ struct Interval {
 // Percentile bootstrap of the mean over samples, 95 %; `x` may be differences, which makes it paired. NaN when empty.
 Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples = 2000);
 
+// Uniform in [0, count), count >= 1. Advances `state`.
+std::size_t draw_below(std::size_t count, std::uint64_t& state);
+
 // Indices drawn with replacement from [0, count): one bootstrap resample. Advances `state`.
 std::vector<std::size_t> resample(std::size_t count, std::uint64_t& state);
 

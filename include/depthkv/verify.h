@@ -21,16 +21,19 @@ struct VerifyPlan {
   Metric rank_by = Metric::predicted_loss;
   std::uint64_t seed = 1;     // of the control draw and the bootstrap
   std::int64_t max_new = 32;  // most tokens generated for a task score, 0: none
+  bool bounds = false;        // whether the oracle's split of layers is verified, too, under the best ranker
   // Samples are drawn one by one until so many of the best at every keep are told from all others by paired 95 %
   // intervals, or there are no more; 0: all of them.
   std::int64_t stop_when_separate = 0;
 };
 
+inline constexpr const char* kBound = "bound";
+
 struct Candidate {
   PolicyChoice choice;
   std::size_t policy = 0;  // index in the result table
   std::size_t keep_index = 0;
-  std::string role;      // "top", "control" or "uniform"
+  std::string role;      // "top", "control", "uniform" or "bound"
   double predicted = 0;  // mean of rank_by over the samples, as a loss: 1 - value where higher is better
 };
 
@@ -45,7 +48,8 @@ struct VerifyRow {
   double nll_full = 0;  // the same with the full cache
   double score = 0;     // the task's own, NaN where it has none or nothing was generated
   double score_full = 0;
-  std::string output;  // what was generated
+  std::string output;             // what was generated
+  std::vector<double> kept = {};  // kept share of every prunable layer's entries; not in verify.csv
 };
 
 // A figure over samples, and the middle 95 % of it when samples are drawn anew (bootstrap, 1,000 times). NaN where it
@@ -79,7 +83,7 @@ struct Verification {
   std::vector<Agreement> agreement;
 };
 
-// Top, control and uniform policies per keep. Bounds are never candidates.
+// Top, control and uniform policies per keep, and where the plan says so the bound. It counts in no agreement.
 std::vector<Candidate> choose_candidates(const ResultTable& results, const VerifyPlan& plan);
 
 // Throws InputError if the model isn't the one that made the traces, or a keep wasn't replayed. In the folder `kept`,

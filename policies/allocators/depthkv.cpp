@@ -4,19 +4,23 @@
 // cut off it (target = prune, by one over the weights) follows them, within [floor, ceiling] times the even share. A
 // centred block of protect_middle layers stays whole and the others share what remains; a block that the budget can't
 // hold, others at their least, is narrowed to the widest that it can: the paper's needs m <= layers * keep.
-// The paper's three strategies:
-//   MLP   metric=none protect_middle=m              the middle whole, the others alike
-//   MGA   file=FILE (or importance=LIST) sign=-1    by InfoNCE, a loss: lower means keep more
-//   MLMA  the same with protect_middle=m            both
-// Where the number comes from: `importance`, a list; `file`, a line per layer or the KL that `depthkv importance`
-// measured (importance.json); else `metric`:
+// The paper's three strategies are this with other defaults:
+//   mlp   metric=none protect_middle=4                 the middle whole, the others alike
+//   mga   metric=infonce stage=att, file=FILE needed   by InfoNCE, a loss: lower means keep more
+//   mlma  the same with protect_middle=4               both
+// Where the number comes from: `importance`, a list; `file` with a line per layer; importance.json as `file`, of which
+// `metric` says what:
+//   kl, output_error    what pruning the layer alone cost, on the model and in replay
+//   score, length       by how much it made the task score fall, and answers shorter
+//   infonce, dime, lidar, curvature, curvature_code, entropy, effective_rank  of the hidden states at `stage`
+// else `metric` itself:
 //   output_error, mass  replayed ablation: the loss on observed rows when only this layer is pruned to its even share
-//   curvature, curvature_code, entropy, effective_rank  of the hidden states at `stage` (HiddenScalar)
-//   cosine              squeeze's; its sign is -1 unless set
+//   curvature, curvature_code, entropy, effective_rank  of the sample's own hidden states at `stage` (HiddenScalar)
+//   cosine              squeeze's
 //   lmba, cake          zigzag's and cake's measures with their defaults
 //   none                all alike
-// InfoNCE compares differently noised copies of many prompts, so no trace of one holds it. The paper prints neither its
-// normalisation nor its map nor m: they are parameters, the defaults are ours.
+// The sign is -1 for infonce and cosine unless set. The paper prints neither its normalisation nor its map nor m: they
+// are parameters, the defaults are ours.
 //   map softmax: exp(x / temperature); shift: 1 + distance to the least important; inverse: 1 / -x, that is one over
 //   the metric with sign=-1 normalise=none, or, unless all -x are positive, one over 1 + distance to the most important
 #include <algorithm>
@@ -37,6 +41,15 @@ namespace {
 constexpr const char* kWho = "layer allocator depthkv";
 constexpr std::int64_t kCakeWindow = 32;
 constexpr double kZigzagTau = 0.9;
+
+// What the paper's strategies set otherwise.
+struct Defaults {
+  const char* metric = nullptr;  // none: kl of an importance.json, else output_error
+  std::int64_t protect_middle = 0;
+};
+
+// Of the metrics, those that only an importance.json holds.
+constexpr std::array<std::string_view, 6> kOnlyMeasured{"kl", "score", "length", "infonce", "dime", "lidar"};
 
 struct Depthkv {
   PerLayer given;
@@ -156,27 +169,46 @@ std::vector<std::int64_t> split(const Depthkv& how, const std::vector<double>& i
   return share(limits, weights, sizes, how.by_pruned, budget);
 }
 
-}  // namespace
+// Not a number where it wasn't measured.
+double measured_importance(const LayerImportance& layer, const std::string& metric, std::int64_t stage) {
+  if (metric == "kl") return layer.kl;
+  if (metric == "output_error") return layer.output_error;
+  if (metric == "score") return layer.score_drop;
+  if (metric == "length") return 1 - layer.length_ratio;
+  const auto found = layer.representations.find(metric);
+  return found == layer.representations.end() ? kUnmeasured : found->second[static_cast<std::size_t>(stage)];
+}
 
-LayerAllocator make_depthkv_layers(Params& params) {
+std::string take_metric(Params& params, const Defaults& defaults) {
+  const bool from_json = is_importance_file(params.take<std::string>("file", kNoFile));
+  return params.take_choice("metric",
+                            defaults.metric != nullptr ? defaults.metric
+                            : from_json                ? "kl"
+                                                       : "output_error",
+                            {"output_error", "mass", "curvature", "curvature_code", "entropy", "effective_rank",
+                             "cosine", "lmba", "cake", "none", "kl", "score", "length", "infonce", "dime", "lidar"});
+}
+
+LayerAllocator make_layers(Params& params, const Defaults& defaults) {
   Depthkv how;
-  how.given =
-      take_per_layer(params, kWho, "importance", -std::numeric_limits<double>::infinity(), &LayerImportance::kl);
-  how.metric = params.take_choice("metric", "output_error",
-                                  {"output_error", "mass", "curvature", "curvature_code", "entropy", "effective_rank",
-                                   "cosine", "lmba", "cake", "none"});
+  how.metric = take_metric(params, defaults);
   const std::int64_t stage = take_stage(params);
+  how.given =
+      take_per_layer(params, kWho, "importance", -std::numeric_limits<double>::infinity(),
+                     [&](const LayerImportance& layer) { return measured_importance(layer, how.metric, stage); });
   const bool measured = how.given.values.empty();
-  how.map.sign =
-      static_cast<double>(params.take_in("sign", std::int64_t{measured && how.metric == "cosine" ? -1 : 1}, -1, 1));
+  how.map.sign = static_cast<double>(
+      params.take_in("sign", std::int64_t{how.metric == "cosine" || how.metric == "infonce" ? -1 : 1}, -1, 1));
   how.map.normalise = params.take_choice("normalise", "zscore", {"zscore", "minmax", "rank", "none"});
   how.map.map = params.take_choice("map", "softmax", {"softmax", "shift", "inverse"});
   how.map.temperature = params.take_in("temperature", 2.0, 1e-3, 1e3);
   how.by_pruned = params.take_choice("target", "keep", {"keep", "prune"}) == "prune";
   how.floor = params.take_in("floor", 0.25, 0.0, 1.0);
   how.ceiling = params.take_in("ceiling", 4.0, 1.0, 1e6);
-  how.protect_middle = params.take_in("protect_middle", std::int64_t{0}, 0, 1 << 20);
+  how.protect_middle = params.take_in("protect_middle", defaults.protect_middle, 0, 1 << 20);
   LayerAllocator allocator;
+  if (measured && std::ranges::find(kOnlyMeasured, how.metric) != kOnlyMeasured.end())
+    allocator.unavailable = "needs what was measured of layers; set file=importance.json";
   allocator.observed_curves = by_curves(how);
   if (measured) measure_by(allocator, how.metric, stage);
   allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
@@ -186,5 +218,12 @@ LayerAllocator make_depthkv_layers(Params& params) {
   };
   return allocator;
 }
+
+}  // namespace
+
+LayerAllocator make_depthkv_layers(Params& params) { return make_layers(params, {}); }
+LayerAllocator make_mlp_layers(Params& params) { return make_layers(params, {"none", 4}); }
+LayerAllocator make_mga_layers(Params& params) { return make_layers(params, {"infonce", 0}); }
+LayerAllocator make_mlma_layers(Params& params) { return make_layers(params, {"infonce", 4}); }
 
 }  // namespace depthkv

@@ -63,7 +63,7 @@ void PerLayer::expect(const std::string& who, std::size_t layers) const {
 }
 
 PerLayer take_per_layer(Params& params, const std::string& who, const std::string& key, double least,
-                        double LayerImportance::*measured) {
+                        const MeasuredOfLayer& measured) {
   PerLayer given{params.take<std::vector<double>>(key, {}), key};
   const auto file = params.take<std::string>("file", kNoFile);
   for (const double value : given.values) {
@@ -73,8 +73,15 @@ PerLayer take_per_layer(Params& params, const std::string& who, const std::strin
   if (file == kNoFile) return given;
   if (!given.values.empty()) throw InputError(fmt::format("{}: has both {} and file; give one of them", who, key));
   given.source = file;
-  if (measured != nullptr && is_importance_file(file)) {
-    for (const LayerImportance& layer : read_importance(file).layers) given.values.push_back(layer.*measured);
+  if (measured && is_importance_file(file)) {
+    for (const LayerImportance& layer : read_importance(file).layers) {
+      given.values.push_back(measured(layer));
+      if (!std::isfinite(given.values.back()))
+        throw InputError(
+            fmt::format("{}: {}: what it asks for wasn't measured of layer {}; task scores and lengths come "
+                        "with `depthkv importance --generate`, metrics of hidden states with a study",
+                        file, who, layer.layer));
+    }
     return given;
   }
   for (const NumberTable::Line& line : read_table(file, least).lines) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Numbers that policies take from the user: lists in the plan, or text files with a line per layer.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,9 +32,11 @@ struct PerLayer {
   void expect(const std::string& who, std::size_t layers) const;
 };
 // From the list `key`, or the file that the parameter `file` names: its lines, or where `measured` says which number,
-// what `depthkv importance` wrote (*.json). `who` in messages: "layer allocator depthkv".
+// what `depthkv importance` wrote (*.json). `who` in messages: "layer allocator depthkv". Throws InputError where such
+// a file doesn't hold the number.
+using MeasuredOfLayer = std::function<double(const LayerImportance&)>;
 PerLayer take_per_layer(Params& params, const std::string& who, const std::string& key, double least,
-                        double LayerImportance::*measured = nullptr);
+                        const MeasuredOfLayer& measured = {});
 
 // The line of a layer, by its number in the model: one number >= 0 per KV head. Throws InputError if it isn't so.
 const std::vector<double>& line_of(const NumberTable& table, int layer, std::size_t heads);

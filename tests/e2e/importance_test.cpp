@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "depthkv/error.h"
+#include "depthkv/layer_tests.h"
 #include "depthkv/record.h"
 #include "depthkv/replay.h"
 #include "support/files.h"
@@ -206,8 +207,74 @@ TEST_F(ImportanceTest, TheOracleOfPredictedLossIsBestAtItOnEverySample) {
   }
 }
 
+// The definition in plain loops: every layer's answer by itself, scored as a task's answer is.
+TEST_F(ImportanceTest, ScoresWhatIsGeneratedWithALayerPruned) {
+  constexpr std::int64_t kMost = 6;
+  const Ablation found = measure_importance(model_, traces_, plan_, registry_, kQuiet, {}, kMost);
+  const Policies policies = make_policies(plan_, registry_);
+  auto row = found.rows.begin();
+  for (const auto& file : traces_.files) {
+    const Trace trace = Trace::open(file);
+    const auto prefix =
+        std::span(trace.sample().tokens).first(static_cast<std::size_t>(trace.sample().segments.prompt_end));
+    for (const double keep : plan_.keep) {
+      const KeepMask uniform = keep_masks(trace, plan_, policies, {{{}, keep}})[0];
+      for (int layer = 0; layer < kLayers; ++layer, ++row) {
+        std::vector<KeepMask> masks(2, KeepMask::everything(trace.model()));
+        masks[1].pruned[static_cast<std::size_t>(layer)] = uniform.pruned[static_cast<std::size_t>(layer)];
+        const auto tokens = model_.branch(prefix, masks, kMost)->generate({}, kMost);
+        const std::string full = model_.detokenize(tokens[0]);
+        const std::string pruned = model_.detokenize(tokens[1]);
+        EXPECT_EQ(row->score, score_answer("f1", pruned, trace.sample().answers));
+        EXPECT_EQ(row->score_full, score_answer("f1", full, trace.sample().answers));
+        EXPECT_EQ(row->length_ratio, score_answer("length_ratio", pruned, {&full, 1}));
+      }
+    }
+    for (int layer = 0; layer < kLayers; ++layer, ++row) EXPECT_TRUE(std::isnan(row->score));  // a single entry less
+  }
+  for (const LayerImportance& layer : found.importance.layers) {
+    double drop = 0;
+    for (const AblationRow& it : found.rows)
+      if (it.layer == layer.layer && it.keep < 1) drop += (it.score_full - it.score) / 6;
+    EXPECT_NEAR(layer.score_drop, drop, 1e-12);
+    EXPECT_TRUE(std::isfinite(layer.length_ratio));
+  }
+  EXPECT_TRUE(std::isnan(measured().importance.layers[0].score_drop));
+}
+
+// Attention of two layers reaches the stream ten times as strongly as that of the others.
+TEST(PlantedImportance, AblationFindsTheLayersAndTheTestRejects) {
+  const ScratchDirectory scratch;
+  TinyModel model({.layers = 5, .attention_gain = {0.1, 2, 0.1, 2, 0.1}});
+  std::string lines;
+  for (int s = 0; s < 8; ++s)
+    lines += R"({"id": "s)" + std::to_string(s) + R"(", "context": "Box )" +
+             std::string(1, static_cast<char>('a' + 3 * s)) +
+             R"( holds the lamp. Grass grows. Rain falls on the hills and on box )" + std::to_string(s * 7) +
+             R"(.", "question": "What?", "max_new_tokens": 12, "metric": "f1", "answers": ["4"]})" + "\n";
+  TracePlan recording;
+  recording.tasks = {{write_text(scratch / "t.jsonl", lines)}};
+  record_traces(model, recording, scratch / "traces", kQuiet);
+  ReplayPlan plan;
+  plan.scorers = {{"h2o", {}, ""}};
+  plan.protect = {{1, 2}};
+  plan.head_allocators = {{"uniform", {}, ""}};
+  plan.keep = {0.3};
+  const Ablation found =
+      measure_importance(model, open_trace_set(scratch / "traces"), plan, builtin_policies(), kQuiet);
+  const std::vector<LayerImportance>& layers = found.importance.layers;
+  for (const int planted : {1, 3})
+    for (const int other : {0, 2, 4})
+      EXPECT_GT(layers[static_cast<std::size_t>(planted)].kl, layers[static_cast<std::size_t>(other)].kl);
+  EXPECT_LT(survey_layers(found.rows)[0].test.p, 0.01);
+}
+
 TEST_F(ImportanceTest, ReadsBackWhatItWrote) {
-  const Importance written = measured().importance;
+  Importance written = measured().importance;
+  written.layers[0].score_drop = -0.25;
+  written.layers[0].score_drop_interval = {-1, 0.5};
+  for (LayerImportance& layer : written.layers)
+    layer.representations = {{"infonce", {1, 2, 3, 4}}, {"lidar", {0.5, kUnmeasured, 0, -1}}};
   const Importance read = read_importance(file_of(written));
   EXPECT_EQ(read.policy, written.policy);
   EXPECT_EQ(read.keep, written.keep);
@@ -215,6 +282,11 @@ TEST_F(ImportanceTest, ReadsBackWhatItWrote) {
   EXPECT_EQ(read.sensitivities(), written.sensitivities());
   EXPECT_EQ(read.layers[1].curve, written.layers[1].curve);
   EXPECT_EQ(read.layers[2].kl_interval.high, written.layers[2].kl_interval.high);
+  EXPECT_EQ(read.layers[0].score_drop, -0.25);
+  EXPECT_EQ(read.layers[0].score_drop_interval.high, 0.5);
+  EXPECT_TRUE(std::isnan(read.layers[1].score_drop));
+  EXPECT_EQ(read.layers[1].representations.at("infonce"), written.layers[1].representations.at("infonce"));
+  EXPECT_TRUE(std::isnan(read.layers[1].representations.at("lidar")[1]));
 }
 
 TEST_F(ImportanceTest, BrokenFilesAreRefusedByName) {

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "depthkv/ops.h"
+#include "kernels/half.h"
 #include "support/checksums.h"
 #include "support/files.h"
 #include "support/scratch.h"
@@ -16,7 +17,6 @@
 #include "tracer/jobs.h"
 #include "tracer/moments.h"
 #include "tracer/state_metrics.h"
-#include "kernels/half.h"
 
 namespace depthkv {
 namespace {

@@ -71,6 +71,46 @@ TEST(Depthkv, PrunesInProportionToOneOverTheWeights) {
       ElementsAre(12, 88));
 }
 
+// Of an importance.json: what `metric` and `stage` say; a loss counts the other way round.
+TEST(Depthkv, ReadsWhatAStudyMeasured) {
+  const ScratchDirectory scratch;
+  Importance importance;
+  importance.model = "m";
+  importance.shares = {0, 1};
+  for (int l = 0; l < 3; ++l) {
+    LayerImportance layer;
+    layer.layer = l;
+    layer.kl = l;
+    layer.score_drop = 3 - l;
+    layer.curve = {1, 0};
+    layer.representations["infonce"] = {0, l == 1 ? 0.5 : 2, 7, 7};
+    importance.layers.push_back(layer);
+  }
+  write_importance(importance, scratch / "importance.json");
+  const std::string file = (scratch / "importance.json").string();
+  const auto split = [&](const char* name, std::map<std::string, Value> params) {
+    params["file"] = file;
+    return RankedByHand(blank_layers(3, 100)).split({name, std::move(params), ""}, 150);
+  };
+  const auto rises = split("depthkv", {});
+  EXPECT_LT(rises[0], rises[1]);
+  EXPECT_LT(rises[1], rises[2]);
+  EXPECT_EQ(split("depthkv", {{"metric", text("kl")}}), rises);
+  const auto falls = split("depthkv", {{"metric", text("score")}});
+  EXPECT_GT(falls[0], falls[1]);
+  const auto guided = split("mga", {});
+  EXPECT_GT(guided[1], guided[0]);
+  EXPECT_EQ(guided[0], guided[2]);
+  EXPECT_LT(split("mga", {{"sign", std::int64_t{1}}})[1], 50);
+  EXPECT_EQ(split("mga", {{"stage", text("res")}}), (Entries{50, 50, 50}));
+  EXPECT_EQ(split("mlma", {{"protect_middle", std::int64_t{1}}})[1], 100);
+  for (const char* metric : {"length", "dime", "mass"})
+    EXPECT_THROW(split("depthkv", {{"metric", text(metric)}}), InputError) << metric;
+  const Registry registry = builtin_policies();
+  EXPECT_FALSE(registry.make_layer_allocator({"mga", {}, ""}).unavailable.empty());
+  EXPECT_TRUE(registry.make_layer_allocator({"mlp", {}, ""}).unavailable.empty());
+}
+
 TEST(Depthkv, MeasuresTheStageAndScalarAskedFor) {
   Tensor scalars(4, 1, 4);
   for (std::size_t i = 0; i < 16; ++i) scalars.values()[i] = static_cast<float>(i);

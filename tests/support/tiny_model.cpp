@@ -87,8 +87,9 @@ struct TinyModel::Weights {
     const int d = o.query_heads * o.head_dim;
     Weights w{{}, Matrix(random, kVocabulary, d, std::sqrt(d)), {}};
     for (int l = 0; l < o.layers; ++l) {
+      const double gain = o.attention_gain.empty() ? 1 : o.attention_gain[static_cast<std::size_t>(l)];
       w.layers.push_back({Matrix(random, d, d, 3), Matrix(random, o.kv_heads * o.head_dim, d, 1),
-                          Matrix(random, o.kv_heads * o.head_dim, d, 1), Matrix(random, d, d, 1),
+                          Matrix(random, o.kv_heads * o.head_dim, d, 1), Matrix(random, d, d, gain),
                           Matrix(random, 2 * d, d, 1), Matrix(random, d, 2 * d, 1)});
     }
     w.card = {"tiny",  "tiny", fmt::format("{:016x}", o.seed), "tests", "cpu", 2048, kVocabulary, d, "half_split",
@@ -296,9 +297,10 @@ class TinyBranches : public Branches {
     }
   }
 
-  std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) override {
+  std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens,
+                                           std::size_t count) override {
     std::vector<std::vector<Token>> all;
-    for (const KeepMask& mask : masks_) {
+    for (const KeepMask& mask : std::span(masks_).first(std::min(count, masks_.size()))) {
       State state = prefix_;
       Step step;
       for (const Token token : lead) step = advance(*weights_, state, token, &mask);

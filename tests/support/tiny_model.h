@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <memory>
+#include <vector>
 
 #include "depthkv/model.h"
 
@@ -12,7 +13,8 @@ struct TinyModelOptions {
   int query_heads = 4;
   int kv_heads = 2;
   int head_dim = 8;
-  int batch = 48;  // rows handed to the sink at once
+  int batch = 48;                           // rows handed to the sink at once
+  std::vector<double> attention_gain = {};  // of each layer's output projection; empty: 1
 };
 
 // A transformer with random weights in plain loops: RMS norm, rotary attention with grouped heads, an MLP, bytes as

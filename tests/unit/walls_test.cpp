@@ -21,7 +21,7 @@ const Wall kWalls[] = {{"(hdf5|H5[A-Za-z]*)\\.h", "(traces|tests)/.*"},
                        {"(llama|ggml[a-z-]*|gguf)\\.h", "(tracer/llama|tests/llama)/.*"},
                        {"(cuda|cub|thrust).*", ".*\\.cuh?"},
                        {"boost/context/.*", "kernels/simt/.*"},
-                       {"Eigen/.*", "tracer/spectrum\\.cpp"},
+                       {"Eigen/.*", "(tracer/spectrum|replay/view_metrics)\\.cpp"},
                        {"CLI/.*", "cli/.*"},
                        {"cblas.h", "bench/limits\\.cpp"},
                        {"(hwy|boost/sort)/.*", "bench/sorts\\.cpp"}};

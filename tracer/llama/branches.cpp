@@ -145,15 +145,17 @@ void LlamaBranches::score(std::span<const Token> tokens, std::int64_t first_visi
   }
 }
 
-std::vector<std::vector<Token>> LlamaBranches::generate(std::span<const Token> lead, std::int64_t max_tokens) {
-  std::vector<std::vector<Token>> answers(branches_);
+std::vector<std::vector<Token>> LlamaBranches::generate(std::span<const Token> lead, std::int64_t max_tokens,
+                                                        std::size_t count) {
+  count = std::min(count, branches_);
+  std::vector<std::vector<Token>> answers(count);
   if (max_tokens <= 0) return answers;
   check_room(lead.size() + static_cast<std::size_t>(max_tokens) - 1);  // the last token is never fed
   watch(false);
   const auto together = static_cast<std::size_t>(room_.together);
-  for (std::size_t first = 0; first < branches_; first += together) {
+  for (std::size_t first = 0; first < count; first += together) {
     const Rewind rewind(*this);
-    decode_greedily(first, std::min(together, branches_ - first), lead, max_tokens, answers);
+    decode_greedily(first, std::min(together, count - first), lead, max_tokens, answers);
   }
   return answers;
 }

@@ -29,7 +29,8 @@ class LlamaBranches : public Branches {
                 std::span<const KeepMask> masks, std::int64_t capacity, Options options);
 
   void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) override;
-  std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens) override;
+  std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens,
+                                           std::size_t count) override;
 
  private:
   class Rewind;
