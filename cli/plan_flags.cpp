@@ -42,6 +42,7 @@ const std::vector<Flag>& plan_flags() {
        "what `depthkv importance` wrote: predicted_loss weights layers by it (default: the later half count)"},
       {"--device", "replay.device", "cpu, reference (slow, double precision), cuda, or auto (cuda where there is one)"},
       {"--top", "verify.top", "best policies to verify, per keep"},
+      {"--top-scorers", "verify.scorers", "scorers that the best are looked for under (default: all)", true, true},
       {"--controls", "verify.controls", "policies drawn from the rest of the ranking, per keep"},
       {"--verify-keep", "verify.keep", "budgets at which to verify", true, true},
       {"--rank-by", "verify.rank_by", "metric that picks the best: predicted_loss, output_error, mass or evidence"},

@@ -124,6 +124,8 @@ std::string to_yaml(const Plan& plan, const Registry& registry) {
         plan.verify->top, plan.verify->controls, fmt::join(plan.verify->keep, ", "), to_string(plan.verify->rank_by),
         plan.verify->seed, plan.verify->max_new, plan.verify->bounds, plan.verify->stop_when_separate);
   }
+  if (plan.verify && !plan.verify->scorers.empty())
+    text += fmt::format("  scorers: [{}]\n", fmt::join(plan.verify->scorers, ", "));
   if (plan.study) text += study_yaml(*plan.study);
   return text;
 }

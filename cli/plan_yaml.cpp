@@ -207,6 +207,7 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
   YamlSection section(node, "verify", source);
   section.take("top", plan.top, 1, kMany);
   section.take("controls", plan.controls, 0, kMany);
+  section.take_names("scorers", plan.scorers);
   section.take_keeps("keep", plan.keep);
   plan.rank_by = static_cast<Metric>(
       section.take_choice("rank_by", replay_metric_names(), static_cast<std::size_t>(plan.rank_by)));

@@ -107,6 +107,16 @@ void YamlSection::take_path(const std::string& key, std::filesystem::path& targe
   if (!text.empty()) target = (source_.file.parent_path() / text).lexically_normal();
 }
 
+void YamlSection::take_names(const std::string& key, std::vector<std::string>& target) {
+  if (!has(key)) return;
+  target.clear();
+  for (const YAML::Node& item : items(key)) {
+    if (!item.IsScalar())
+      throw InputError(fmt::format("{}: {} holds something else than names", where(key), path(key)));
+    target.push_back(item.Scalar());
+  }
+}
+
 void YamlSection::take_keeps(const std::string& key, std::vector<double>& target) {
   if (!has(key)) return;
   target.clear();

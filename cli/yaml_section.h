@@ -37,6 +37,7 @@ class YamlSection {
   void take(const std::string& key, double& target, double low, double high);
   void take(const std::string& key, bool& target);
   void take_path(const std::string& key, std::filesystem::path& target);
+  void take_names(const std::string& key, std::vector<std::string>& target);
   void take_keeps(const std::string& key, std::vector<double>& target);  // numbers in (0, 1], distinct, at least one
   // The position of the value among `choices`, or `fallback`.
   std::size_t take_choice(const std::string& key, const std::vector<std::string>& choices, std::size_t fallback);

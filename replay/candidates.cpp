@@ -34,11 +34,7 @@ std::vector<Candidate> predicted_ranking(const ResultTable& results, std::size_t
     const std::vector<double> values = results.values(p, keep, metric);
     if (values.empty() || (metric != Metric::evidence && values.size() < usable)) continue;
     const double average = mean(values);
-    ranking.push_back({{results.policy(p), results.plan.keep[keep]},
-                       p,
-                       keep,
-                       "",
-                       as_loss(metric, average)});
+    ranking.push_back({{results.policy(p), results.plan.keep[keep]}, p, keep, "", as_loss(metric, average)});
   }
   std::stable_sort(ranking.begin(), ranking.end(),
                    [](const Candidate& a, const Candidate& b) { return a.predicted < b.predicted; });
@@ -63,6 +59,25 @@ void take(std::vector<Candidate>& chosen, std::vector<Candidate>& ranking, std::
   ranking.erase(ranking.begin() + static_cast<std::ptrdiff_t>(at));
 }
 
+// Returns the first one's index.
+std::size_t take_top(const ResultTable& results, const VerifyPlan& plan, std::vector<Candidate>& ranking,
+                     std::vector<Candidate>& chosen) {
+  const std::size_t first = chosen.size();
+  const auto wanted = [&](const Candidate& candidate) {
+    const std::string& scorer = results.policies.rankers[candidate.choice.policy.ranker].scorer.name;
+    return plan.scorers.empty() || std::ranges::find(plan.scorers, scorer) != plan.scorers.end();
+  };
+  for (std::int64_t i = 0; i < plan.top; ++i) {
+    const auto next = std::ranges::find_if(ranking, wanted);
+    if (next == ranking.end()) break;
+    take(chosen, ranking, static_cast<std::size_t>(next - ranking.begin()), "top");
+  }
+  if (chosen.size() == first)
+    throw InputError(
+        fmt::format("verify.scorers has {}, and no policy under them can be verified", fmt::join(plan.scorers, ", ")));
+  return first;
+}
+
 }  // namespace
 
 std::vector<Candidate> choose_candidates(const ResultTable& results, const VerifyPlan& plan) {
@@ -72,9 +87,9 @@ std::vector<Candidate> choose_candidates(const ResultTable& results, const Verif
     std::vector<Candidate> ranking = predicted_ranking(results, keep_index(results, keep), plan.rank_by);
     if (ranking.empty())
       throw Error(fmt::format("no policy has {} at keep {}: nothing to verify", to_string(plan.rank_by), keep));
-    for (std::int64_t i = 0; i < plan.top && !ranking.empty(); ++i) take(chosen, ranking, 0, "top");
+    const std::size_t best = take_top(results, plan, ranking, chosen);
     // Uniform allocation under the best ranker is what every other allocation has to beat.
-    const std::size_t best_ranker = chosen.back().choice.policy.ranker;
+    const std::size_t best_ranker = chosen[best].choice.policy.ranker;
     const auto uniform = std::find_if(ranking.begin(), ranking.end(), [&](const Candidate& c) {
       const PolicyIndex index = c.choice.policy;
       return index.ranker == best_ranker &&

@@ -15,9 +15,10 @@ namespace depthkv {
 inline constexpr std::int64_t kMaxReference = 64;  // tokens of a reference whose likelihood is taken, at most
 
 struct VerifyPlan {
-  std::int64_t top = 4;           // best of the predicted ranking, per keep
-  std::int64_t controls = 4;      // drawn from equal strata of the rest of it
-  std::vector<double> keep{0.2};  // each one of the replay's
+  std::int64_t top = 4;                   // best of the predicted ranking, per keep
+  std::vector<std::string> scorers = {};  // those that the best are looked for under; empty: all
+  std::int64_t controls = 4;              // drawn from equal strata of the rest of it
+  std::vector<double> keep{0.2};          // each one of the replay's
   Metric rank_by = Metric::predicted_loss;
   std::uint64_t seed = 1;     // of the control draw and the bootstrap
   std::int64_t max_new = 32;  // most tokens generated for a task score, 0: none

@@ -203,7 +203,7 @@ TEST_F(ResumeTest, WorkIsForetold) {
   EXPECT_EQ(work.branch_tokens, most);
 
   ReplayPlan alone = replay_plan_;
-  const ModelWork pruned = importance_work(traces_, alone);
+  const ModelWork pruned = importance_work(traces_, alone, 0);
   model_.branches = 0;
   measured({});
   EXPECT_EQ(pruned.branches, model_.branches);

@@ -203,7 +203,8 @@ TEST_F(StudyTest, LeavesTablesDrawingsAndAPage) {
                             {"optimised", {{"file", file}}, ""}};
   const ResultTable results = replay(traces_, with_bounds(plan_), registry_, kQuiet);
   const Verification verification =
-      verify(model_, traces_, results, {.top = 4, .controls = 1, .keep = {0.4}, .max_new = 4, .bounds = true}, kQuiet);
+      verify(model_, traces_, results,
+             {.top = 4, .scorers = {"h2o"}, .controls = 1, .keep = {0.4}, .max_new = 4, .bounds = true}, kQuiet);
   EXPECT_EQ(verification.candidates.back().role, kBound);
   for (const VerifyRow& row : verification.rows) {
     double kept = 0;

@@ -41,7 +41,7 @@ TEST(RealStudy, GivesTheSameBytesTwiceAndNumpysMetrics) {
           "study: {learn: 1, max_new: 3, documents: 2, views: 4, view_tokens: 16}\n"
           "replay:\n  scorers: [h2o]\n  protect: [1+4]\n  layer_allocators: [uniform, mlp, {name: mga, file: study}, "
           "{name: optimised, file: study}]\n  head_allocators: [uniform]\n  keep: [0.4]\n"
-          "verify: {top: 4, controls: 0, keep: [0.4], max_new: 3, bounds: true}\n")
+          "verify: {top: 4, scorers: [h2o], controls: 0, keep: [0.4], max_new: 3, bounds: true}\n")
           .string();
   const std::string out[] = {(scratch / "one").string(), (scratch / "two").string()};
   const CommandResult dry = run_depthkv({"run", plan, "--threads", "1", "--out", out[0], "--dry-run"});

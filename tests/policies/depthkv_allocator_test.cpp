@@ -194,7 +194,9 @@ TEST(Optimised, LearnsFromOtherSamplesAndLooksAtNoCurves) {
   Importance learnt;
   for (int i = 0; i <= 64; ++i) learnt.shares.push_back(i / 64.0);
   for (const int layer : {0, 1}) {
-    learnt.layers.push_back({layer, 0.1, {0, 1}, 0, 0.1, 1.0 + layer, {}});
+    learnt.layers.emplace_back();
+    learnt.layers.back().layer = layer;
+    learnt.layers.back().sensitivity = 1.0 + layer;
     for (const double share : learnt.shares) learnt.layers.back().curve.push_back((1 - share) * (1 - share));
   }
   const ScratchDirectory scratch;

@@ -35,7 +35,7 @@ TEST_F(PlanTest, ReferenceYamlHoldsEveryKeyWithItsDefault) {
   const std::filesystem::path reference = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "configs/reference.yaml";
   const Plan defaults = load_plan(reference.parent_path() / "reference.yaml", {}, registry_);
   const std::string task = (reference.parent_path() / "tasks/needle.jsonl").string();
-  EXPECT_EQ(to_yaml(defaults, registry_), to_yaml(load("trace: {tasks: [" + task + "]}\nverify: {}\n"), registry_));
+  EXPECT_EQ(to_yaml(defaults, registry_), to_yaml(load("trace: {tasks: [" + task + "]}\nverify: {}\nstudy: {}\n"), registry_));
   // Every key that the code writes or reads is in the file.
   const std::string text = read_text(reference);
   for (const Flag& flag : plan_flags()) {
@@ -133,7 +133,7 @@ TEST_F(PlanTest, AllStandsForWhateverNeedsNoFile) {
   EXPECT_EQ(plan.replay.structures.size(), registry_.structures().size());
   EXPECT_GE(plan.replay.head_allocators.size(), 2U);
   EXPECT_EQ(load("", {{"replay.layer_allocators", {"all"}}}).replay.layer_allocators.size(),
-            registry_.layer_allocators().size() - 1);  // without explicit
+            registry_.layer_allocators().size() - 3);  // without explicit
   EXPECT_THAT(error("replay: {scorers: [{name: all, window: 3}]}"), HasSubstr("takes no parameters"));
 }
 
