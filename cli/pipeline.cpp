@@ -186,7 +186,8 @@ void Pipeline::load_results() {
 void Pipeline::measure_importance() {
   prepare_folder(folder_);
   plan_.replay.cache = cache_folder();
-  const ReplayPlan plan = with_study_file(plan_.replay, {});
+  ReplayPlan plan = with_study_file(plan_.replay, {});
+  if (plan_.verify) plan.keep = plan_.verify->keep;  // of what is judged
   make_policies(plan, registry_);  // a mistake in the plan shows before the model is loaded
   Study study;
   study.ablation = depthkv::measure_importance(model(), learning_traces(), plan, registry_, progress_,
