@@ -224,7 +224,8 @@ struct LayerInput {
   std::function<double(int layer, Rows rows, Metric metric, std::int64_t entries)> price;
 };
 
-// Entries per layer, adding up to the budget exactly, each within [0, Hkv * n].
+// Entries per layer, adding up to the budget exactly, each within [0, Hkv * n]. Throws InfeasibleBudget where the
+// allocator's own limits can't be kept.
 using LayerSplit = std::function<std::vector<std::int64_t>(Budget budget)>;
 // prepare() runs once per (sample, ranker, head allocator), the split it returns once per budget. It may keep a
 // reference to its input.

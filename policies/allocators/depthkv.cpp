@@ -2,8 +2,9 @@
 // depthkv: more where a layer's importance is higher.   Dehghanighobadi and Fischer 2026 (DepthKV), arXiv:2604.24647
 // One number per layer is signed, normalised over layers and mapped to weights; the budget (target = keep) or what is
 // cut off it (target = prune, by one over the weights) follows them, within [floor, ceiling] times the even share. A
-// centred block of protect_middle layers stays whole and the others share what remains; a block that the budget can't
-// hold, others at their least, is narrowed to the widest that it can: the paper's needs m <= layers * keep.
+// centred block of protect_middle = m layers stays whole and the others share what remains, which needs m <= layers *
+// keep, less what the others have to keep. A budget that can't hold the block is refused; with narrow = 1 the block is
+// the widest that it can.
 // The paper's three strategies:
 //   MLP   metric=none protect_middle=m              the middle whole, the others alike
 //   MGA   file=FILE (or importance=LIST) sign=-1    by InfoNCE, a loss: lower means keep more
@@ -19,12 +20,15 @@
 // normalisation nor its map nor m: they are parameters, the defaults are ours.
 //   map softmax: exp(x / temperature); shift: 1 + distance to the least important; inverse: 1 / -x, that is one over
 //   the metric with sign=-1 normalise=none, or, unless all -x are positive, one over 1 + distance to the most important
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
+#include "depthkv/error.h"
 #include "depthkv/policy.h"
 #include "depthkv/trace.h"
 #include "policies/allocators/importance.h"
@@ -46,6 +50,7 @@ struct Depthkv {
   double floor = 0;
   double ceiling = 0;
   std::int64_t protect_middle = 0;
+  bool narrow = false;
 };
 
 // Metrics in the order of HiddenScalar.
@@ -128,11 +133,24 @@ std::vector<std::int64_t> share(const Limits& limits, std::vector<double> weight
   return entries;
 }
 
+// How many layers stay whole.
+std::int64_t middle_of(const Depthkv& how, const Limits& limits, const LayerInput& input, Budget budget) {
+  if (how.protect_middle == 0) return 0;
+  const std::int64_t widest = widest_middle(limits, budget);
+  if (how.protect_middle <= widest) return how.protect_middle;
+  if (how.narrow) return widest;
+  const double keep = static_cast<double>(budget.entries) / static_cast<double>(input.shape.entries());
+  throw InfeasibleBudget(
+      fmt::format("{}: protect_middle={} of {} layers don't fit into keep {:.4g}, which holds {} whole at most, the "
+                  "others at their least; protect fewer, keep more, or set narrow=1",
+                  kWho, how.protect_middle, limits.caps.size(), keep, widest));
+}
+
 std::vector<std::int64_t> split(const Depthkv& how, const std::vector<double>& importance, const LayerInput& input,
                                 Budget budget) {
   Limits limits = layer_limits(input, budget);
   const std::vector<std::int64_t> sizes = limits.caps;
-  const std::vector<bool> whole = middle_block(how.protect_middle, limits, budget);
+  const std::vector<bool> whole = middle_block(middle_of(how, limits, input, budget), sizes.size());
   std::vector<double> open;  // of the layers outside the block
   for (std::size_t l = 0; l < whole.size(); ++l) {
     if (whole[l]) {
@@ -176,6 +194,7 @@ LayerAllocator make_depthkv_layers(Params& params) {
   how.floor = params.take_in("floor", 0.25, 0.0, 1.0);
   how.ceiling = params.take_in("ceiling", 4.0, 1.0, 1e6);
   how.protect_middle = params.take_in("protect_middle", std::int64_t{0}, 0, 1 << 20);
+  how.narrow = params.take_in("narrow", std::int64_t{0}, 0, 1) == 1;
   LayerAllocator allocator;
   allocator.observed_curves = by_curves(how);
   if (measured) measure_by(allocator, how.metric, stage);
