@@ -194,7 +194,7 @@ ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registr
 void write_verify_csv(const ResultTable& results, const Verification& verification, const std::filesystem::path& file) {
   CsvWriter csv(columns({"sample", "task", "cut", "role"},
                         {"keep", "entries", "rank_by", "predicted", "scored_tokens", "kl", "top1", "nll", "nll_full",
-                         "score", "score_full", "output", "plan", "build"}));
+                         "score", "score_full", "length_ratio", "output", "plan", "build"}));
   for (const VerifyRow& row : verification.rows) {
     const Candidate& candidate = verification.candidates[row.candidate];
     const SampleResult& sample = results.samples[row.sample];
@@ -205,8 +205,8 @@ void write_verify_csv(const ResultTable& results, const Verification& verificati
                   {csv_number(candidate.choice.keep), fmt::format("{}", sample.entries[candidate.keep_index]),
                    std::string(to_string(verification.plan.rank_by)), csv_number(candidate.predicted),
                    fmt::format("{}", row.scored_tokens), csv_number(row.kl), csv_number(row.top1), csv_number(row.nll),
-                   csv_number(row.nll_full), csv_number(row.score), csv_number(row.score_full), row.output,
-                   results.plan_hash, kBuild});
+                   csv_number(row.nll_full), csv_number(row.score), csv_number(row.score_full),
+                   csv_number(row.length_ratio), row.output, results.plan_hash, kBuild});
     csv.row(fields);
   }
   write_file(file, csv.text());
@@ -239,7 +239,7 @@ Verification read_verify_csv(const ResultTable& results, const VerifyPlan& plan,
                                  static_cast<std::size_t>(sample - results.samples.begin()),
                                  static_cast<std::int64_t>(number("scored_tokens")), number("kl"), number("top1"),
                                  number("nll"), number("nll_full"), number("score"), number("score_full"),
-                                 table.at(row, "output")});
+                                 number("length_ratio"), table.at(row, "output")});
   }
   verification.agreement = measure_agreement(results, verification);
   return verification;

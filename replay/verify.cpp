@@ -88,17 +88,16 @@ class SampleCheck {
   }
 
   void take_score(Branches& branches, const std::vector<Token>& lead) {
-    for (VerifyRow& row : rows_) row.score = row.score_full = kNone;
+    for (VerifyRow& row : rows_) row.score = row.score_full = row.length_ratio = kNone;
     if (plan_.max_new == 0 || !is_text_metric(sample_.metric)) return;
     const std::vector<std::vector<Token>> generated = branches.generate(lead, plan_.max_new);
-    const auto score = [&](std::size_t branch) {
-      return score_answer(sample_.metric, model_.detokenize(generated[branch]), sample_.answers);
-    };
-    const double full = score(0);
+    const std::string whole = model_.detokenize(generated[0]);
+    const double full = score_answer(sample_.metric, whole, sample_.answers);
     for (std::size_t c = 0; c < rows_.size(); ++c) {
       rows_[c].output = model_.detokenize(generated[c + 1]);
-      rows_[c].score = score(c + 1);
+      rows_[c].score = score_answer(sample_.metric, rows_[c].output, sample_.answers);
       rows_[c].score_full = full;
+      rows_[c].length_ratio = score_answer("length_ratio", rows_[c].output, std::span(&whole, 1));
     }
   }
 
@@ -121,7 +120,8 @@ std::string key_of(const Model& model, const Trace& trace, const ResultTable& re
 nlohmann::json packed(const std::vector<VerifyRow>& rows) {
   auto all = nlohmann::json::array();
   for (const VerifyRow& row : rows)
-    all.push_back({row.scored_tokens, row.kl, row.top1, row.nll, row.nll_full, row.score, row.score_full, row.output});
+    all.push_back({row.scored_tokens, row.kl, row.top1, row.nll, row.nll_full, row.score, row.score_full,
+                   row.length_ratio, row.output});
   return all;
 }
 
@@ -129,9 +129,9 @@ std::vector<VerifyRow> unpacked(const nlohmann::json& all) {
   std::vector<VerifyRow> rows;
   for (const nlohmann::json& row : all) {
     std::vector<double> numbers;
-    for (std::size_t i = 1; i < 7; ++i) numbers.push_back(row.at(i).get<double>());
+    for (std::size_t i = 1; i < 8; ++i) numbers.push_back(row.at(i).get<double>());
     rows.push_back({0, 0, row.at(0).get<std::int64_t>(), numbers[0], numbers[1], numbers[2], numbers[3], numbers[4],
-                    numbers[5], row.at(7).get<std::string>()});
+                    numbers[5], numbers[6], row.at(8).get<std::string>()});
   }
   return rows;
 }

@@ -45,7 +45,8 @@ struct VerifyRow {
   double nll_full = 0;  // the same with the full cache
   double score = 0;     // the task's own, NaN where it has none or nothing was generated
   double score_full = 0;
-  std::string output;  // what was generated
+  double length_ratio = 0;  // words generated, over those that the full cache generated; NaN where nothing was
+  std::string output;       // what was generated
 };
 
 // A figure over samples, and the middle 95 % of it when samples are drawn anew (bootstrap, 1,000 times). NaN where it
