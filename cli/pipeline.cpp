@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "cli/console.h"
+#include "cli/forecast.h"
 #include "cli/plan_study.h"
 #include "depthkv/error.h"
 #include "replay/csv.h"
@@ -43,20 +44,30 @@ void describe_trace(Model& model, const TracePlan& plan, const Progress& progres
                size_text(most.waiting_bytes));
 }
 
-void print_work(const char* stage, const ModelWork& work) {
+// `bound`: "at most " where it isn't known yet which branches there will be.
+void print_work(const char* stage, const ModelWork& work, const char* bound = "") {
   fmt::print(
-      "{:<11} {} samples, {} branches each (the full cache among them), of which {} decode greedily at once\n"
+      "{:<11} {} samples, {}{} branches each (the full cache among them), of which {} decode greedily at once\n"
       "{:<11} {} prompt tokens prefilled, at most {} decoded behind them; the cache takes at most {}\n",
-      stage, work.samples, work.branches, work.together, "", work.prompt_tokens, work.branch_tokens,
+      stage, work.samples, bound, work.branches, work.together, "", work.prompt_tokens, work.branch_tokens,
       size_text(static_cast<double>(work.cache_bytes)));
+}
+
+void print_memory(const std::filesystem::path& model, std::int64_t cache_bytes) {
+  std::error_code unknown;
+  const auto weights = static_cast<double>(std::filesystem::file_size(model, unknown));
+  const auto cache = static_cast<double>(cache_bytes);
+  if (!unknown)
+    fmt::print("memory  model and cache take at most {}: {} and {}\n", size_text(weights + cache), size_text(weights),
+               size_text(cache));
 }
 
 }  // namespace
 
-std::unique_ptr<Model> open_model(const std::filesystem::path& file, int threads) {
+std::unique_ptr<Model> open_model(const std::filesystem::path& file, int threads, int batch) {
   if (file.empty())
     throw InputError("no model given; pass --model FILE.gguf, set DEPTHKV_MODEL, or write `model:` in the plan");
-  return open_llama_model({.model = file, .threads = threads});
+  return open_llama_model({.model = file, .threads = threads, .batch = batch});
 }
 
 void prepare_folder(const std::filesystem::path& folder) {
@@ -77,7 +88,7 @@ Pipeline::Pipeline(Plan plan, std::filesystem::path folder)
       progress_(console_progress()) {}
 
 Model& Pipeline::model() {
-  if (!model_) model_ = open_model(plan_.model, plan_.threads);
+  if (!model_) model_ = open_model(plan_.model, plan_.threads, plan_.batch);
   return *model_;
 }
 
@@ -106,12 +117,15 @@ std::filesystem::path Pipeline::cache_folder() const {
 }
 
 void Pipeline::describe() {
+  Forecast foreseen;
   if (plan_.trace) {
     read_samples(*plan_.trace);  // a mistake in a task file shows before the model is loaded
     describe_trace(model(), *plan_.trace, progress_);
+    foreseen = forecast(model(), *plan_.trace);
   } else {
-    fmt::print("trace   nothing: {} samples in {}\n", open_trace_set(trace_folder()).files.size(),
-               trace_folder().string());
+    const TraceSet traces = open_trace_set(trace_folder());
+    fmt::print("trace   nothing: {} samples in {}\n", traces.files.size(), trace_folder().string());
+    foreseen = forecast(traces);
   }
   if (plan_.study)
     fmt::print("study   {} samples of each task to learn from, {} documents of {} tokens in {} noised views each\n",
@@ -123,12 +137,15 @@ void Pipeline::describe() {
       "of every layer and head per sample\n",
       policies.size(), policies.rankers.size(), policies.layer_allocators.size(), policies.head_allocators.size(),
       plan_.replay.keep.size(), policies.size() * plan_.replay.keep.size(), policies.rankers.size());
+  ModelWork work;
   if (plan_.verify) {
-    fmt::print("verify  {} policies and the full cache, decoded together, per sample\n",
-               (plan_.verify->top + plan_.verify->controls + 1) * static_cast<std::int64_t>(plan_.verify->keep.size()));
+    work = verification_work(foreseen.model, foreseen.samples, plan_.replay.cut, most_branches(policies, *plan_.verify),
+                             *plan_.verify);
+    print_work("verify", work, "at most ");
   } else {
     fmt::print("verify  nothing\n");
   }
+  if (plan_.trace || plan_.verify) print_memory(plan_.model, std::max(foreseen.recording_bytes, work.cache_bytes));
 }
 
 void Pipeline::describe_verify() {
@@ -188,7 +205,7 @@ void Pipeline::measure_importance() {
   plan_.replay.cache = cache_folder();
   ReplayPlan plan = with_study_file(plan_.replay, {});
   if (plan_.verify) plan.keep = plan_.verify->keep;  // of what is judged
-  make_policies(plan, registry_);  // a mistake in the plan shows before the model is loaded
+  make_policies(plan, registry_);                    // a mistake in the plan shows before the model is loaded
   Study study;
   study.ablation = depthkv::measure_importance(model(), learning_traces(), plan, registry_, progress_,
                                                folder_ / kMeasured, plan_.study ? plan_.study->max_new : 0);

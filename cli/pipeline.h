@@ -62,7 +62,7 @@ class Pipeline {
 };
 
 // Opens the model of a plan. Throws InputError if it names none.
-std::unique_ptr<Model> open_model(const std::filesystem::path& file, int threads);
+std::unique_ptr<Model> open_model(const std::filesystem::path& file, int threads, int batch = kEngineBatch);
 
 // Throws InputError unless `folder` exists or can be made, and a file can be written into it.
 void prepare_folder(const std::filesystem::path& folder);

@@ -7,6 +7,7 @@ const std::vector<Flag>& plan_flags() {
   static const std::vector<Flag> kFlags{
       {"--model", "model", "GGUF file of the model (default: $DEPTHKV_MODEL)"},
       {"--threads", "threads", "threads, 0: one per core"},
+      {"--batch", "batch", "most tokens per engine call: a prompt is prefilled in chunks of so many"},
       {"--cache", "cache", "where curves are kept for later runs: auto (in the trace set's folder), none, or a folder"},
       {"--traces", "traces", "a recorded trace set, in place of the section trace"},
       {"--tasks", "trace.tasks", "files of prompts: .jsonl (task samples) or .txt (a text to go on with)", true, false},

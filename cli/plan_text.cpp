@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/plan_paths.h"
 #include "cli/plan_study.h"
 
 namespace depthkv {
@@ -24,6 +25,11 @@ std::string quoted(const std::string& text) {
   return safe + "\"";
 }
 
+// As load_plan() takes it: text that looks like a variable is none.
+std::string path_yaml(const std::filesystem::path& path) { return quoted(without_variables(path.string())); }
+
+std::string absolute_yaml(const std::filesystem::path& path) { return path_yaml(std::filesystem::absolute(path)); }
+
 // Text is quoted, so that it reads back as text whatever it looks like.
 std::string value_yaml(const Value& value) {
   if (const auto* text = std::get_if<std::string>(&value)) return quoted(*text);
@@ -36,13 +42,16 @@ std::string value_yaml(const Value& value) {
 template <class Policy>
 std::string policy_yaml(const Policy& policy) {
   std::string text = fmt::format("    - {{name: {}", policy.name);
-  for (const auto& [name, value] : policy.param_values) text += fmt::format(", {}: {}", name, value_yaml(value));
+  for (const auto& [name, value] : policy.param_values) {
+    const auto* path = is_path_parameter(name) ? std::get_if<std::string>(&value) : nullptr;
+    text += fmt::format(", {}: {}", name, path != nullptr ? path_yaml(*path) : value_yaml(value));
+  }
   return text + "}\n";
 }
 
 std::string source_yaml(const TaskSource& source) {
-  std::string text = fmt::format("    - path: {}\n      format: {}\n",
-                                 quoted(std::filesystem::absolute(source.file).string()), to_string(source.format));
+  std::string text =
+      fmt::format("    - path: {}\n      format: {}\n", absolute_yaml(source.file), to_string(source.format));
   if (!source.fields.empty()) {
     std::vector<std::string> names;
     for (const auto& [field, name] : source.fields) names.push_back(fmt::format("{}: {}", field, quoted(name)));
@@ -70,8 +79,7 @@ std::string replay_yaml(const ReplayPlan& plan, const Registry& registry) {
   for (const PolicySpec& spec : plan.head_allocators) text += policy_yaml(registry.make_head_allocator(spec));
   text += fmt::format("  keep: [{}]\n  observed_rows: {}\n  device: {}\n", fmt::join(plan.keep, ", "),
                       plan.observed_rows, to_string(plan.device));
-  if (!plan.importance.empty())
-    text += fmt::format("  importance: {}\n", quoted(std::filesystem::absolute(plan.importance).string()));
+  if (!plan.importance.empty()) text += fmt::format("  importance: {}\n", absolute_yaml(plan.importance));
   return text;
 }
 
@@ -110,11 +118,10 @@ std::string contents_of(const Policy& policy) {
 
 std::string to_yaml(const Plan& plan, const Registry& registry) {
   std::string text;
-  if (!plan.model.empty()) text += fmt::format("model: {}\n", quoted(std::filesystem::absolute(plan.model).string()));
-  text += fmt::format("threads: {}\n", plan.threads);
-  if (!plan.traces.empty())
-    text += fmt::format("traces: {}\n", quoted(std::filesystem::absolute(plan.traces).string()));
-  text += fmt::format("cache: {}\n", quoted(plan.cache));
+  if (!plan.model.empty()) text += fmt::format("model: {}\n", absolute_yaml(plan.model));
+  text += fmt::format("threads: {}\nbatch: {}\n", plan.threads, plan.batch);
+  if (!plan.traces.empty()) text += fmt::format("traces: {}\n", absolute_yaml(plan.traces));
+  text += fmt::format("cache: {}\n", path_yaml(plan.cache));
   if (plan.trace) text += trace_yaml(*plan.trace);
   text += replay_yaml(plan.replay, registry);
   if (plan.verify) {

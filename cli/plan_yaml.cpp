@@ -14,6 +14,7 @@ namespace depthkv {
 namespace {
 
 constexpr int kMostThreads = 1024;
+constexpr int kMostBatch = 1 << 16;
 constexpr std::string_view kOfTasks = "trace.tasks.";  // keys of every entry of trace.tasks
 
 // true, 3, 0.5, text: the narrowest type that the text can be.
@@ -71,30 +72,35 @@ YAML::Node expanded(const std::string& text, const std::string& where) {
   return node;
 }
 
-// The parameter `file` of any policy is a path: relative to the plan, or on the command line to the working directory.
-Value absolute_path(const Value& value, const std::filesystem::path& folder) {
-  const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr || text->empty() || *text == kStudyFile) return value;
-  return std::filesystem::absolute(folder / *text).lexically_normal().string();
+// A path among a policy's parameters: relative to the plan, or on the command line to the working directory. `entry`
+// is the policy's. The word that stands for the study's file stays.
+Value absolute_path(const Value& value, const YAML::Node& entry, const std::string& key, const YamlSource& source) {
+  const auto* written = std::get_if<std::string>(&value);
+  const std::string text = written == nullptr ? "" : source.path_text(*written, entry, key);
+  if (text.empty() || text == kStudyFile) return value;
+  const std::filesystem::path folder = entry.Mark().is_null() ? "" : source.file.parent_path();
+  const std::filesystem::path path = std::filesystem::absolute(folder / text).lexically_normal();
+  source.note(path, entry, key);
+  return path.string();
 }
 
-PolicySpec read_spec(YAML::Node node, const std::string& path, const YamlSource& source) {
+PolicySpec read_spec(const YAML::Node& entry, const std::string& path, const YamlSource& source) {
   PolicySpec spec;
-  spec.where = source.where(node, path);
-  const std::filesystem::path folder = node.Mark().is_null() ? "" : source.file.parent_path();
-  if (node.IsScalar()) node = expanded(node.Scalar(), spec.where);
+  spec.where = source.where(entry, path);
+  const YAML::Node node = entry.IsScalar() ? expanded(entry.Scalar(), spec.where) : entry;
   if (!node.IsMap() || !node["name"] || !node["name"].IsScalar()) {
     throw InputError(fmt::format(
         "{}: {} holds an entry without a name; write a name, or {{name: ..., parameter: value}}", spec.where, path));
   }
-  for (const auto& entry : node) {
-    const std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
+  for (const auto& param : node) {
+    const std::string key = param.first.IsScalar() ? param.first.Scalar() : "?";
     if (key == "name") {
-      spec.name = entry.second.Scalar();
+      spec.name = param.second.Scalar();
       continue;
     }
-    const Value value = param_value(entry.second, spec.where);
-    if (!spec.params.emplace(key, key == "file" || key == "calibration" ? absolute_path(value, folder) : value).second)
+    Value value = param_value(param.second, spec.where);
+    if (is_path_parameter(key)) value = absolute_path(value, entry, path + "." + key, source);
+    if (!spec.params.emplace(key, value).second)
       throw InputError(fmt::format("{}: parameter {} is given twice", spec.where, key));
   }
   return spec;
@@ -229,13 +235,10 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
 bool is_cache_word(const std::string& text) { return text == "auto" || text == "none"; }
 
 // A word stays one; anything else is a folder, relative to the file.
-void read_cache(YamlSection& section, std::string& cache) {
-  if (!section.has("cache")) return;
-  section.take("cache", cache);
-  if (is_cache_word(cache)) return;
-  std::filesystem::path folder;
-  section.take_path("cache", folder);
-  cache = folder.string();
+void read_cache(YamlSection& section, const YamlSource& source, std::string& cache) {
+  section.take_path_text("cache", cache);
+  if (cache.empty() || is_cache_word(cache)) return;
+  cache = std::filesystem::absolute(source.file.parent_path() / cache).lexically_normal().string();
 }
 
 YAML::Node read_root(const std::filesystem::path& file) {
@@ -283,18 +286,33 @@ void apply(YAML::Node root, const Overrides& overrides) {
   }
 }
 
+// What of the plan's paths a run of it reads: the model only where it is run.
+std::vector<PlanPath> needed(const Plan& plan, std::vector<PlanPath> paths, const std::string& where) {
+  const auto model = [](const PlanPath& named) { return named.key == "model"; };
+  if (!plan.trace && !plan.verify) {
+    std::erase_if(paths, model);
+  } else if (std::ranges::none_of(paths, model)) {
+    paths.insert(paths.begin(), {plan.model.empty() ? where : "DEPTHKV_MODEL", "model", plan.model});
+  }
+  return paths;
+}
+
 }  // namespace
 
-Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, const Registry& registry) {
+Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, const Registry& registry,
+               const PlanSetting& setting) {
   const YAML::Node root = read_root(file);
-  const YamlSource source{file};
+  std::vector<PlanPath> paths;
+  const YamlSource source{file, setting.variables, &paths};
   YamlSection section(root, "", source);
   apply(root, overrides);
   Plan plan;
+  plan.model = setting.model;
   section.take_path("model", plan.model);
   section.take("threads", plan.threads, 0, kMostThreads);
+  section.take("batch", plan.batch, 1, kMostBatch);
   section.take_path("traces", plan.traces);
-  read_cache(section, plan.cache);
+  read_cache(section, source, plan.cache);
   if (section.has("trace")) plan.trace = read_trace(section.node("trace"), source);
   plan.replay.scorers = scorer_words(registry).at("sweep");
   for (const char* name : {"uniform", "pyramid", "depthkv", "oracle"})
@@ -314,6 +332,7 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
                                  section.where("traces")));
   }
   plan.replay.threads = plan.threads;
+  if (setting.expect_files) expect_there(needed(plan, paths, section.where("model")));
   make_policies(with_study_file(plan.replay, {}), registry);  // names and parameters are wrong now or never
   if (plan.trace) {
     plan.trace->model = plan.model;

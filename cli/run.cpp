@@ -28,11 +28,10 @@ CLI::App* add_command(CLI::App& app, const char* name, const char* help, const c
 }
 
 // The model is named by flag, plan or environment, in this order.
-Plan load(const std::filesystem::path& file, const Overrides& overrides) {
-  Plan plan = load_plan(file, overrides, builtin_policies());
-  const char* model = std::getenv("DEPTHKV_MODEL");
-  if (plan.model.empty() && model != nullptr) plan.model = model;
-  return plan;
+Plan load(const std::filesystem::path& file, const Overrides& overrides, bool expect_files = false) {
+  PlanSetting setting{.expect_files = expect_files};
+  if (const char* model = std::getenv("DEPTHKV_MODEL")) setting.model = model;
+  return load_plan(file, overrides, builtin_policies(), setting);
 }
 
 ExitCode finish(Pipeline& pipeline) {
@@ -73,7 +72,7 @@ void add_trace_command(CLI::App& app, Action& action) {
                                   "  depthkv trace --model model.gguf --tasks needle.jsonl --limit 4 --out traces\n"
                                   "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec none --out traces\n"
                                   "  depthkv trace --tasks needle.jsonl --preset study --dry-run --out traces");
-  add_plan_flags(*command, given->overrides, {"model", "threads", "trace."});
+  add_plan_flags(*command, given->overrides, {"model", "threads", "batch", "trace."});
   command->add_option("--out", given->out, "folder of the trace set; run again to go on after an interruption")
       ->required();
   command->add_flag("--dry-run", given->dry_run, "say what would be recorded, how large it gets and how long it takes");
@@ -122,7 +121,7 @@ void add_verify_command(CLI::App& app, Action& action) {
                                   "  depthkv verify run --top 30 --dry-run");
   command->add_option("RUN", given->input, "folder that replay wrote; run again to go on after an interruption")
       ->required();
-  add_plan_flags(*command, given->overrides, {"model", "threads", "cache", "verify."});
+  add_plan_flags(*command, given->overrides, {"model", "threads", "batch", "cache", "verify."});
   command->add_flag("--dry-run", given->dry_run, "say what the model would be run on, and how large its cache gets");
   command->callback([given, &action] {
     action = [given] {
@@ -149,8 +148,8 @@ void add_importance_command(CLI::App& app, Action& action) {
                   "  depthkv replay traces --importance importance/importance.json --out run");
   command->add_option("TRACES", given->input, "folder of a trace set")->required();
   add_plan_flags(*command, given->overrides,
-                 {"model", "threads", "cache", "replay.cut", "replay.scorers", "replay.structures", "replay.protect",
-                  "replay.head", "replay.keep", "replay.device", "study."});
+                 {"model", "threads", "batch", "cache", "replay.cut", "replay.scorers", "replay.structures",
+                  "replay.protect", "replay.head", "replay.keep", "replay.device", "study."});
   command
       ->add_option("--out", given->out,
                    "folder for importance.json and importance.csv; run again to go on after an interruption")
@@ -202,7 +201,7 @@ void add_run_command(CLI::App& app, Action& action) {
   command->add_flag("--dry-run", given->dry_run, "check the plan and say what it would do and cost");
   command->callback([given, &action] {
     action = [given] {
-      const Plan plan = load(given->input, given->overrides);
+      const Plan plan = load(given->input, given->overrides, true);
       Pipeline pipeline(plan, given->out);
       if (given->dry_run) {
         pipeline.describe();

@@ -33,6 +33,15 @@ std::string YamlSource::where(const YAML::Node& node, const std::string& key) co
   return nearest == nullptr ? file.string() : nearest->flag;
 }
 
+std::string YamlSource::path_text(const std::string& text, const YAML::Node& node, const std::string& key) const {
+  if (node.Mark().is_null()) return text;
+  return with_variables(text, variables, fmt::format("{}: {}", where(node, key), key));
+}
+
+void YamlSource::note(const std::filesystem::path& path, const YAML::Node& node, const std::string& key) const {
+  if (paths != nullptr) paths->push_back({where(node, key), key, path});
+}
+
 YamlSection::YamlSection(const YAML::Node& node, std::string name, const YamlSource& source)
     : node_(node), name_(std::move(name)), source_(source) {
   if (!node.IsMap()) {
@@ -103,8 +112,14 @@ void YamlSection::take(const std::string& key, int& target, int low, int high) {
 
 void YamlSection::take_path(const std::string& key, std::filesystem::path& target) {
   std::string text;
-  take(key, text);
-  if (!text.empty()) target = (source_.file.parent_path() / text).lexically_normal();
+  take_path_text(key, text);
+  if (text.empty()) return;
+  target = (source_.file.parent_path() / text).lexically_normal();
+  source_.note(target, node_[key], path(key));
+}
+
+void YamlSection::take_path_text(const std::string& key, std::string& target) {
+  if (has(key)) target = source_.path_text(scalar(key), node_[key], path(key));
 }
 
 void YamlSection::take_names(const std::string& key, std::vector<std::string>& target) {

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/plan_paths.h"
+
 namespace depthkv {
 
 inline constexpr std::int64_t kMany = 1'000'000'000;  // more than any count in a plan
@@ -16,7 +18,13 @@ inline constexpr std::int64_t kMany = 1'000'000'000;  // more than any count in 
 // Where a value came from, for messages: "plan.yaml:7", or the flag's name for values of the command line.
 struct YamlSource {
   std::filesystem::path file;
+  Variables variables = {};
+  std::vector<PlanPath>* paths = nullptr;  // where paths are noted down as they are read, or none
+
   std::string where(const YAML::Node& node, const std::string& key) const;
+  // A path as written, but for variables; `node` is what it stands in. Shells have replaced those of the command line.
+  std::string path_text(const std::string& text, const YAML::Node& node, const std::string& key) const;
+  void note(const std::filesystem::path& path, const YAML::Node& node, const std::string& key) const;
 };
 
 class YamlSection {
@@ -38,6 +46,7 @@ class YamlSection {
   void take(const std::string& key, bool& target);
   void take_path(const std::string& key, std::filesystem::path& target);
   void take_names(const std::string& key, std::vector<std::string>& target);
+  void take_path_text(const std::string& key, std::string& target);      // a path or a word
   void take_keeps(const std::string& key, std::vector<double>& target);  // numbers in (0, 1], distinct, at least one
   // The position of the value among `choices`, or `fallback`.
   std::size_t take_choice(const std::string& key, const std::vector<std::string>& choices, std::size_t fallback);

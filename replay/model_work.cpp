@@ -9,10 +9,9 @@ namespace depthkv {
 namespace {
 
 // Adds what one sample takes: `branches` of a prefix, each of which is fed `fed` tokens in all and `capacity` at once.
-void add(ModelWork& work, const Trace& trace, Cut cut, std::int64_t branches, std::int64_t fed, std::int64_t capacity) {
-  const std::int64_t prefix = trace.sample().segments.at(cut);
-  const BranchRoom room =
-      branch_room(trace.model(), prefix, static_cast<std::size_t>(branches), capacity, machine_memory());
+void add(ModelWork& work, const ModelCard& model, std::int64_t prefix, std::int64_t branches, std::int64_t fed,
+         std::int64_t capacity) {
+  const BranchRoom room = branch_room(model, prefix, static_cast<std::size_t>(branches), capacity, machine_memory());
   ++work.samples;
   work.branches = std::max(work.branches, branches);
   work.together = work.samples == 1 ? room.together : std::min(work.together, room.together);
@@ -23,25 +22,38 @@ void add(ModelWork& work, const Trace& trace, Cut cut, std::int64_t branches, st
 
 }  // namespace
 
-ModelWork verification_work(const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan) {
-  const auto branches = static_cast<std::int64_t>(choose_candidates(results, plan).size()) + 1;
+VerifiedSample verified_sample(const Sample& sample) {
+  const std::int64_t answer = sample.size() - sample.segments.prompt_end;
+  const std::int64_t reference = sample.answers.empty() ? 0 : kMaxReference;
+  return {sample.segments, answer, sample.answer_source == "reference" ? answer : reference,
+          is_text_metric(sample.metric)};
+}
+
+ModelWork verification_work(const ModelCard& model, std::span<const VerifiedSample> samples, Cut cut,
+                            std::int64_t branches, const VerifyPlan& plan) {
   ModelWork work;
+  for (const VerifiedSample& sample : samples) {
+    const std::int64_t lead = sample.segments.prompt_end - sample.segments.at(cut);
+    std::int64_t fed = 0;
+    for (const std::int64_t tokens : {sample.answer, sample.reference, sample.generates ? plan.max_new : 0})
+      if (tokens > 0) fed += lead + tokens - 1;  // the last one is never fed
+    add(work, model, sample.segments.at(cut), branches, fed,
+        lead + std::max({sample.answer, sample.reference, plan.max_new}));
+  }
+  return work;
+}
+
+ModelWork verification_work(const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan) {
+  ModelCard model;
+  std::vector<VerifiedSample> samples;
   for (std::size_t s = 0; s < std::min(traces.files.size(), results.samples.size()); ++s) {
     if (!results.samples[s].skipped.empty()) continue;
     const Trace trace = Trace::open(traces.files[s]);
-    const Sample& sample = trace.sample();
-    const std::int64_t cut = sample.segments.at(results.plan.cut);
-    const std::int64_t lead = sample.segments.prompt_end - cut;
-    const std::int64_t answer = sample.size() - sample.segments.prompt_end;
-    const std::int64_t reference =
-        sample.answer_source == "reference" ? answer : (sample.answers.empty() ? 0 : kMaxReference);
-    const std::int64_t generated = is_text_metric(sample.metric) ? plan.max_new : 0;
-    std::int64_t fed = 0;
-    for (const std::int64_t tokens : {answer, reference, generated})
-      if (tokens > 0) fed += lead + tokens - 1;  // the last one is never fed
-    add(work, trace, results.plan.cut, branches, fed, lead + std::max({answer, reference, plan.max_new}));
+    model = trace.model();
+    samples.push_back(verified_sample(trace.sample()));
   }
-  return work;
+  const auto branches = static_cast<std::int64_t>(choose_candidates(results, plan).size()) + 1;
+  return verification_work(model, samples, results.plan.cut, branches, plan);
 }
 
 ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan, std::int64_t max_new) {
@@ -55,7 +67,8 @@ ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan, std::i
     const std::int64_t generated = max_new > 0 && is_text_metric(sample.metric) ? lead + max_new - 1 : 0;
     const auto layers = static_cast<std::int64_t>(prunable_layers(trace.model()).size());
     const std::int64_t branches = layers * (static_cast<std::int64_t>(plan.keep.size()) + 1) + 1;
-    add(work, trace, plan.cut, branches, scored + generated, std::max(scored, generated) + 1);
+    add(work, trace.model(), sample.segments.at(plan.cut), branches, scored + generated,
+        std::max(scored, generated) + 1);
   }
   return work;
 }

@@ -2,6 +2,7 @@
 // What verify and importance would have the model do.
 #pragma once
 #include <cstdint>
+#include <span>
 
 #include "depthkv/verify.h"
 
@@ -15,6 +16,17 @@ struct ModelWork {
   std::int64_t branch_tokens = 0;  // that branches add to them, at most
   std::int64_t cache_bytes = 0;    // of the sample that takes most
 };
+
+// What verify has to know of a sample; upper bounds where it isn't recorded yet.
+struct VerifiedSample {
+  Segments segments;
+  std::int64_t answer = 0;     // tokens
+  std::int64_t reference = 0;  // tokens whose likelihood is taken
+  bool generates = false;      // its metric scores a text
+};
+VerifiedSample verified_sample(const Sample& sample);
+ModelWork verification_work(const ModelCard& model, std::span<const VerifiedSample> samples, Cut cut,
+                            std::int64_t branches, const VerifyPlan& plan);
 
 ModelWork verification_work(const TraceSet& traces, const ResultTable& results, const VerifyPlan& plan);
 ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan, std::int64_t max_new);

@@ -79,6 +79,11 @@ class SampleReplay {
     std::size_t keep;
     SetRequest request;
   };
+  // Of one policy, beside its values.
+  struct Found {
+    std::vector<Later> later;
+    std::map<std::size_t, std::string> skipped;
+  };
 
   // Every pair of allocators and every budget of one variant.
   void evaluate(SampleCurves& curves, const Variant& variant) {
@@ -89,16 +94,19 @@ class SampleReplay {
         watch_.scores(trace_.sample(), table_, variant.ranker, layers[l], ranked.layers()[l].ranked.scores.view());
     }
     const std::size_t per_ranker = policies_.layer_allocators.size() * policies_.head_allocators.size();
-    std::vector<std::vector<Later>> later(per_ranker);
+    std::vector<Found> found(per_ranker);
     parallel_for(static_cast<std::int64_t>(per_ranker), plan_.threads, [&](std::int64_t i) {
       const std::size_t p = variant.ranker * per_ranker + static_cast<std::size_t>(i);
       if (!sample_.why_skipped(table_.policy(p)).empty()) return;
-      evaluate(curves, ranked, p, later[static_cast<std::size_t>(i)]);
+      evaluate(curves, ranked, p, found[static_cast<std::size_t>(i)]);
     });
-    for (std::vector<Later>& some : later) std::ranges::move(some, std::back_inserter(later_));
+    for (Found& one : found) {
+      std::ranges::move(one.later, std::back_inserter(later_));
+      sample_.budget_skipped.merge(one.skipped);
+    }
   }
 
-  void evaluate(const SampleCurves& curves, const RankedSample& ranked, std::size_t policy, std::vector<Later>& later) {
+  void evaluate(const SampleCurves& curves, const RankedSample& ranked, std::size_t policy, Found& found) {
     const PolicyIndex index = table_.policy(policy);
     const Variant& variant = ranked.variant();
     const RankedSample::Allocator allocator(ranked, policies_, index, curves.measured_by_layers(index.layer_allocator),
@@ -106,17 +114,26 @@ class SampleReplay {
     const bool direct = static_cast<bool>(policies_.rankers[index.ranker].structure.select);
     for (std::size_t k = 0; k < plan_.keep.size(); ++k) {
       if (variant.keep && *variant.keep != k) continue;
-      const Allocation allocation = allocator.at(plan_.keep[k]);
-      sample_.kept[policy * plan_.keep.size() + k] = allocation.total();
-      if (direct || watch_.kept) later.push_back({policy, k, {variant, allocation, {}}});
-      if (direct) continue;
-      for (const Metric metric : kMetrics) {
-        double loss = 0;
-        for (std::size_t l = 0; l < allocation.kept.size(); ++l)
-          loss += layer_weight(policies_, metric, l, allocation.kept.size()) *
-                  ranked.layers()[l].loss(Rows::judged, metric, allocation.kept[l]);
-        put(policy, k, metric, loss);
+      Allocation allocation;
+      try {
+        allocation = allocator.at(plan_.keep[k]);
+      } catch (const InfeasibleBudget& why) {
+        found.skipped[policy * plan_.keep.size() + k] = why.what();
+        continue;
       }
+      sample_.kept[policy * plan_.keep.size() + k] = allocation.total();
+      if (direct || watch_.kept) found.later.push_back({policy, k, {variant, allocation, {}}});
+      if (!direct) put_losses(ranked, policy, k, allocation);
+    }
+  }
+
+  void put_losses(const RankedSample& ranked, std::size_t policy, std::size_t keep, const Allocation& allocation) {
+    for (const Metric metric : kMetrics) {
+      double loss = 0;
+      for (std::size_t l = 0; l < allocation.kept.size(); ++l)
+        loss += layer_weight(policies_, metric, l, allocation.kept.size()) *
+                ranked.layers()[l].loss(Rows::judged, metric, allocation.kept[l]);
+      put(policy, keep, metric, loss);
     }
   }
 
@@ -271,6 +288,13 @@ double ResultTable::value(const SampleResult& sample, std::size_t policy, std::s
   return sample.values[(policy * plan.keep.size() + keep) * kMetrics.size() + static_cast<std::size_t>(metric)];
 }
 
+std::string ResultTable::why_skipped(const SampleResult& sample, std::size_t index, std::size_t keep) const {
+  const std::string& always = sample.why_skipped(policy(index));
+  if (!always.empty()) return always;
+  const auto found = sample.budget_skipped.find(index * plan.keep.size() + keep);
+  return found == sample.budget_skipped.end() ? "" : found->second;
+}
+
 std::vector<double> ResultTable::values(std::size_t policy, std::size_t keep, Metric metric) const {
   std::vector<double> found;
   for (const SampleResult& sample : samples) {
@@ -293,7 +317,7 @@ bool ResultTable::any_skipped() const {
   };
   return std::any_of(samples.begin(), samples.end(), [&](const SampleResult& sample) {
     return !sample.skipped.empty() || any(sample.ranker_skipped) || any(sample.layer_skipped) ||
-           any(sample.head_skipped);
+           any(sample.head_skipped) || !sample.budget_skipped.empty();
   });
 }
 

@@ -24,11 +24,6 @@ std::vector<std::string> columns(std::vector<std::string> before, const std::vec
   return before;
 }
 
-std::string status_of(const SampleResult& sample, PolicyIndex policy) {
-  const std::string& why = sample.why_skipped(policy);
-  return why.empty() ? "ok" : std::string(kSkipped) + why;
-}
-
 // The key that finds a policy again from its columns.
 std::string policy_key(const std::vector<std::string>& fields) { return fmt::format("{}", fmt::join(fields, "\x1f")); }
 
@@ -79,14 +74,29 @@ SampleResult empty_sample(const ResultTable& results, const CsvTable& table, std
   return sample;
 }
 
+// Policies that were skipped at every keep for the same reason.
+std::map<std::size_t, std::string> skipped_throughout(const ResultTable& results, const SampleResult& sample) {
+  std::map<std::size_t, std::string> skips;
+  for (std::size_t p = 0; p < results.policies.size(); ++p) {
+    const std::string why = results.why_skipped(sample, p, 0);
+    bool same = !why.empty();
+    for (std::size_t k = 1; k < results.plan.keep.size(); ++k) same = same && results.why_skipped(sample, p, k) == why;
+    if (same) skips[p] = why;
+  }
+  return skips;
+}
+
 // Finds whose fault it is that policies were skipped: a reason that all policies of one choice share is that choice's.
-// A policy whose reason is known already says nothing about its other choices.
-void blame(const ResultTable& results, SampleResult& sample, const std::map<std::size_t, std::string>& skips) {
+// A policy whose reason is known already says nothing about its other choices. What is no choice's fault stays with the
+// policy and its budgets.
+void blame(const ResultTable& results, SampleResult& sample) {
+  const std::map<std::size_t, std::string> skips = skipped_throughout(results, sample);
   if (skips.empty()) return;
   const std::string& first = skips.begin()->second;
   if (skips.size() == results.policies.size() &&
       std::ranges::all_of(skips, [&](const auto& skip) { return skip.second == first; })) {
     sample.skipped = first;
+    sample.budget_skipped.clear();
     return;
   }
   const auto settle = [&](std::vector<std::string>& reasons, std::size_t PolicyIndex::*axis) {
@@ -105,6 +115,9 @@ void blame(const ResultTable& results, SampleResult& sample, const std::map<std:
   settle(sample.ranker_skipped, &PolicyIndex::ranker);
   settle(sample.layer_skipped, &PolicyIndex::layer_allocator);
   settle(sample.head_skipped, &PolicyIndex::head_allocator);
+  std::erase_if(sample.budget_skipped, [&](const auto& skip) {
+    return !sample.why_skipped(results.policy(skip.first / results.plan.keep.size())).empty();
+  });
 }
 
 Metric parse_metric(const CsvTable& table, std::size_t row) {
@@ -126,8 +139,9 @@ void write_results_csv(const ResultTable& results, const std::filesystem::path& 
       std::vector<std::string> head = lead;
       const std::vector<std::string> policy = policy_fields(results, index);
       head.insert(head.end(), policy.begin(), policy.end());
-      const std::string status = status_of(sample, index);
       for (std::size_t k = 0; k < results.plan.keep.size(); ++k) {
+        const std::string why = results.why_skipped(sample, p, k);
+        const std::string status = why.empty() ? "ok" : std::string(kSkipped) + why;
         for (const Metric metric : kMetrics) {
           if (metric == Metric::evidence && !sample.has_evidence) continue;
           const std::string entries = fmt::format("{}", sample.entries[k]);
@@ -151,7 +165,6 @@ ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registr
   results.plan = resolved;
   results.policies = make_policies(resolved, registry);
   const std::map<std::string, std::size_t> policies = policies_by_key(results);
-  std::map<std::size_t, std::map<std::size_t, std::string>> skips;  // [sample][policy]
   for (std::size_t row = 0; row < table.rows(); ++row) {
     if (results.samples.empty() || results.samples.back().id != table.at(row, "sample")) {
       results.samples.push_back(empty_sample(results, table, row));
@@ -169,19 +182,19 @@ ResultTable read_results_csv(const ReplayPlan& resolved, const Registry& registr
     if (status == "ok") {
       sample.kept[policy * resolved.keep.size() + keep] = static_cast<std::int64_t>(csv_number(table.at(row, "kept")));
     } else {
-      skips[results.samples.size() - 1][policy] = status.substr(kSkipped.size());
+      sample.budget_skipped[policy * resolved.keep.size() + keep] = status.substr(kSkipped.size());
     }
     sample.values[(policy * resolved.keep.size() + keep) * kMetrics.size() + static_cast<std::size_t>(metric)] =
         csv_number(table.at(row, "value"));
   }
-  for (std::size_t i = 0; i < results.samples.size(); ++i) blame(results, results.samples[i], skips[i]);
+  for (SampleResult& sample : results.samples) blame(results, sample);
   return results;
 }
 
 void write_verify_csv(const ResultTable& results, const Verification& verification, const std::filesystem::path& file) {
   CsvWriter csv(columns({"sample", "task", "cut", "role"},
                         {"keep", "entries", "rank_by", "predicted", "scored_tokens", "kl", "top1", "nll", "nll_full",
-                         "score", "score_full", "output", "plan", "build"}));
+                         "score", "score_full", "length_ratio", "output", "plan", "build"}));
   for (const VerifyRow& row : verification.rows) {
     const Candidate& candidate = verification.candidates[row.candidate];
     const SampleResult& sample = results.samples[row.sample];
@@ -192,8 +205,8 @@ void write_verify_csv(const ResultTable& results, const Verification& verificati
                   {csv_number(candidate.choice.keep), fmt::format("{}", sample.entries[candidate.keep_index]),
                    std::string(to_string(verification.plan.rank_by)), csv_number(candidate.predicted),
                    fmt::format("{}", row.scored_tokens), csv_number(row.kl), csv_number(row.top1), csv_number(row.nll),
-                   csv_number(row.nll_full), csv_number(row.score), csv_number(row.score_full), row.output,
-                   results.plan_hash, kBuild});
+                   csv_number(row.nll_full), csv_number(row.score), csv_number(row.score_full),
+                   csv_number(row.length_ratio), row.output, results.plan_hash, kBuild});
     csv.row(fields);
   }
   write_file(file, csv.text());
@@ -226,7 +239,7 @@ Verification read_verify_csv(const ResultTable& results, const VerifyPlan& plan,
                                  static_cast<std::size_t>(sample - results.samples.begin()),
                                  static_cast<std::int64_t>(number("scored_tokens")), number("kl"), number("top1"),
                                  number("nll"), number("nll_full"), number("score"), number("score_full"),
-                                 table.at(row, "output")});
+                                 number("length_ratio"), table.at(row, "output")});
   }
   verification.agreement = measure_agreement(results, verification);
   return verification;

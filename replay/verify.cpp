@@ -10,8 +10,8 @@
 #include <numeric>
 
 #include "depthkv/error.h"
-#include "depthkv/tasks.h"
 #include "replay/agreement.h"
+#include "replay/answers.h"
 #include "replay/divergence.h"
 #include "replay/sample_store.h"
 #include "replay/separation.h"
@@ -44,7 +44,7 @@ class SampleCheck {
                                         static_cast<std::int64_t>(lead.size()) + longest);
     compare(*branches);
     take_likelihood(*branches, lead, reference);
-    take_score(*branches, lead);
+    take_score(*branches);
     return rows_;
   }
 
@@ -99,18 +99,14 @@ class SampleCheck {
     for (VerifyRow& row : rows_) row.nll_full = full;
   }
 
-  void take_score(Branches& branches, const std::vector<Token>& lead) {
-    for (VerifyRow& row : rows_) row.score = row.score_full = kNone;
-    if (plan_.max_new == 0 || !is_text_metric(sample_.metric)) return;
-    const std::vector<std::vector<Token>> generated = branches.generate(lead, plan_.max_new);
-    const auto score = [&](std::size_t branch) {
-      return score_answer(sample_.metric, model_.detokenize(generated[branch]), sample_.answers);
-    };
-    const double full = score(0);
-    for (std::size_t c = 0; c < rows_.size(); ++c) {
-      rows_[c].output = model_.detokenize(generated[c + 1]);
-      rows_[c].score = score(c + 1);
-      rows_[c].score_full = full;
+  void take_score(Branches& branches) {
+    for (VerifyRow& row : rows_) row.score = row.score_full = row.length_ratio = kNone;
+    const std::vector<Answer> answers = answer(model_, branches, sample_, cut_, plan_.max_new, rows_.size() + 1);
+    for (std::size_t c = 0; c + 1 < answers.size(); ++c) {
+      rows_[c].output = answers[c + 1].text;
+      rows_[c].score = answers[c + 1].score;
+      rows_[c].score_full = answers[0].score;
+      rows_[c].length_ratio = answers[c + 1].length_ratio;
     }
   }
 
@@ -133,7 +129,8 @@ std::string key_of(const Model& model, const Trace& trace, const ResultTable& re
 nlohmann::json packed(const std::vector<VerifyRow>& rows) {
   auto all = nlohmann::json::array();
   for (const VerifyRow& row : rows)
-    all.push_back({row.scored_tokens, row.kl, row.top1, row.nll, row.nll_full, row.score, row.score_full, row.output, row.kept});
+    all.push_back({row.scored_tokens, row.kl, row.top1, row.nll, row.nll_full, row.score, row.score_full,
+                   row.length_ratio, row.output, row.kept});
   return all;
 }
 
@@ -141,9 +138,9 @@ std::vector<VerifyRow> unpacked(const nlohmann::json& all) {
   std::vector<VerifyRow> rows;
   for (const nlohmann::json& row : all) {
     std::vector<double> numbers;
-    for (std::size_t i = 1; i < 7; ++i) numbers.push_back(row.at(i).get<double>());
+    for (std::size_t i = 1; i < 8; ++i) numbers.push_back(row.at(i).get<double>());
     rows.push_back({0, 0, row.at(0).get<std::int64_t>(), numbers[0], numbers[1], numbers[2], numbers[3], numbers[4],
-                    numbers[5], row.at(7).get<std::string>(), row.at(8).get<std::vector<double>>()});
+                    numbers[5], numbers[6], row.at(8).get<std::string>(), row.at(9).get<std::vector<double>>()});
   }
   return rows;
 }

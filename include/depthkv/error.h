@@ -19,6 +19,12 @@ class InputError : public Error {
   using Error::Error;
 };
 
+// A policy can't carry out a budget: replay skips the row, whoever needs it to stops.
+class InfeasibleBudget : public InputError {
+ public:
+  using InputError::InputError;
+};
+
 // " (did you mean \"window\"?)" when a known name is near, else "". For messages about unknown keys and names.
 std::string suggestion(std::string_view found, const std::vector<std::string>& known);
 

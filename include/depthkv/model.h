@@ -149,11 +149,13 @@ class Model {
                                            std::int64_t capacity) = 0;
 };
 
+inline constexpr int kEngineBatch = 512;
+
 // llama.cpp on a GGUF file. Throws InputError if the file is missing, broken or of an unsupported kind.
 struct LlamaOptions {
   std::filesystem::path model;
-  int threads = 0;  // 0: one per core
-  int batch = 512;  // most tokens per engine call
+  int threads = 0;           // 0: one per core
+  int batch = kEngineBatch;  // most tokens per engine call
   int gpu_layers = 0;
 };
 std::unique_ptr<Model> open_llama_model(const LlamaOptions& options);

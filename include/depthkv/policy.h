@@ -47,6 +47,7 @@ class Params {
   std::string take_choice(const std::string& name, const std::string& fallback,
                           const std::vector<std::string>& choices);
 
+  bool is_given(const std::string& name) const { return spec_->params.contains(name); }
   void done() const;
   ParamValues values() const;    // every parameter with its value
   std::string resolved() const;  // the same as text: "kernel=5 pool=avg window=32"; text with spaces is quoted
@@ -224,7 +225,8 @@ struct LayerInput {
   std::function<double(int layer, Rows rows, Metric metric, std::int64_t entries)> price;
 };
 
-// Entries per layer, adding up to the budget exactly, each within [0, Hkv * n].
+// Entries per layer, adding up to the budget exactly, each within [0, Hkv * n]. Throws InfeasibleBudget where the
+// allocator's own limits can't be kept.
 using LayerSplit = std::function<std::vector<std::int64_t>(Budget budget)>;
 // prepare() runs once per (sample, ranker, head allocator), the split it returns once per budget. It may keep a
 // reference to its input.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -75,15 +76,16 @@ struct SampleResult {
   std::int64_t tokens = 0;       // below the cut
   std::int64_t judged_rows = 0;  // query positions, at or after the cut
   bool has_evidence = false;
-  std::string skipped;                      // why nothing could be measured, or empty
-  std::vector<std::string> ranker_skipped;  // [ranker] likewise
-  std::vector<std::string> layer_skipped;   // [layer allocator] likewise
-  std::vector<std::string> head_skipped;    // [head allocator] likewise
-  std::vector<std::int64_t> entries;        // [keep] budget
-  std::vector<std::int64_t> kept;           // [policy][keep] entries kept: the budget, unless a structure decides it
-  std::vector<double> values;               // [policy][keep][metric]; NaN where not measured
+  std::string skipped;                                // why nothing could be measured, or empty
+  std::vector<std::string> ranker_skipped;            // [ranker] likewise
+  std::vector<std::string> layer_skipped;             // [layer allocator] likewise
+  std::vector<std::string> head_skipped;              // [head allocator] likewise
+  std::map<std::size_t, std::string> budget_skipped;  // [policy * keeps + keep] likewise, where the budget is why
+  std::vector<std::int64_t> entries;                  // [keep] budget
+  std::vector<std::int64_t> kept;  // [policy][keep] entries kept: the budget, unless a structure decides it
+  std::vector<double> values;      // [policy][keep][metric]; NaN where not measured
 
-  // Why a policy wasn't measured, or empty.
+  // Why a policy wasn't measured at any keep, or empty.
   const std::string& why_skipped(PolicyIndex policy) const;
 };
 
@@ -98,6 +100,8 @@ struct ResultTable {
   bool is_bound(PolicyIndex policy) const;  // an oracle on some axis
   double value(const SampleResult& sample, std::size_t policy, std::size_t keep, Metric metric) const;
   std::int64_t kept(const SampleResult& sample, std::size_t policy, std::size_t keep) const;
+  // Why it wasn't measured at a keep, or empty.
+  std::string why_skipped(const SampleResult& sample, std::size_t policy, std::size_t keep) const;
   // Of the samples where it was measured, in their order.
   std::vector<double> values(std::size_t policy, std::size_t keep, Metric metric) const;
   bool any_skipped() const;

@@ -49,6 +49,7 @@ struct VerifyRow {
   double nll_full = 0;  // the same with the full cache
   double score = 0;     // the task's own, NaN where it has none or nothing was generated
   double score_full = 0;
+  double length_ratio = 0;        // words generated, over those that the full cache generated; NaN where nothing was
   std::string output;             // what was generated
   std::vector<double> kept = {};  // kept share of every prunable layer's entries; not in verify.csv
 };

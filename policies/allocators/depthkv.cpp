@@ -2,8 +2,9 @@
 // depthkv: more where a layer's importance is higher.   Dehghanighobadi and Fischer 2026 (DepthKV), arXiv:2604.24647
 // One number per layer is signed, normalised over layers and mapped to weights; the budget (target = keep) or what is
 // cut off it (target = prune, by one over the weights) follows them, within [floor, ceiling] times the even share. A
-// centred block of protect_middle layers stays whole and the others share what remains; a block that the budget can't
-// hold, others at their least, is narrowed to the widest that it can: the paper's needs m <= layers * keep.
+// centred block of protect_middle = m layers stays whole and the others share what remains, which needs m <= layers *
+// keep, less what the others have to keep. A budget that can't hold the block is refused; with narrow = 1, which is the
+// default where m is a strategy's own, the block is the widest that it can.
 // The paper's three strategies are this with other defaults:
 //   mlp   metric=none protect_middle=4                 the middle whole, the others alike
 //   mga   metric=infonce stage=att, file=FILE needed   by InfoNCE, a loss: lower means keep more
@@ -23,14 +24,18 @@
 // are parameters, the defaults are ours.
 //   map softmax: exp(x / temperature); shift: 1 + distance to the least important; inverse: 1 / -x, that is one over
 //   the metric with sign=-1 normalise=none, or, unless all -x are positive, one over 1 + distance to the most important
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
+#include "depthkv/error.h"
 #include "depthkv/policy.h"
 #include "depthkv/trace.h"
+#include "policies/allocators/depthkv.h"
 #include "policies/allocators/importance.h"
 #include "policies/allocators/measures.h"
 #include "policies/allocators/table.h"
@@ -41,12 +46,6 @@ namespace {
 constexpr const char* kWho = "layer allocator depthkv";
 constexpr std::int64_t kCakeWindow = 32;
 constexpr double kZigzagTau = 0.9;
-
-// What the paper's strategies set otherwise.
-struct Defaults {
-  const char* metric = nullptr;  // none: kl of an importance.json, else output_error
-  std::int64_t protect_middle = 0;
-};
 
 // Of the metrics, those that only an importance.json holds.
 constexpr std::array<std::string_view, 6> kOnlyMeasured{"kl", "score", "length", "infonce", "dime", "lidar"};
@@ -59,6 +58,7 @@ struct Depthkv {
   double floor = 0;
   double ceiling = 0;
   std::int64_t protect_middle = 0;
+  bool narrow = false;
 };
 
 // Metrics in the order of HiddenScalar.
@@ -141,11 +141,24 @@ std::vector<std::int64_t> share(const Limits& limits, std::vector<double> weight
   return entries;
 }
 
+// How many layers stay whole.
+std::int64_t middle_of(const Depthkv& how, const Limits& limits, const LayerInput& input, Budget budget) {
+  if (how.protect_middle == 0) return 0;
+  const std::int64_t widest = widest_middle(limits, budget);
+  if (how.protect_middle <= widest) return how.protect_middle;
+  if (how.narrow) return widest;
+  const double keep = static_cast<double>(budget.entries) / static_cast<double>(input.shape.entries());
+  throw InfeasibleBudget(
+      fmt::format("{}: protect_middle={} of {} layers don't fit into keep {:.4g}, which holds {} whole at most, the "
+                  "others at their least; protect fewer, keep more, or set narrow=1",
+                  kWho, how.protect_middle, limits.caps.size(), keep, widest));
+}
+
 std::vector<std::int64_t> split(const Depthkv& how, const std::vector<double>& importance, const LayerInput& input,
                                 Budget budget) {
   Limits limits = layer_limits(input, budget);
   const std::vector<std::int64_t> sizes = limits.caps;
-  const std::vector<bool> whole = middle_block(how.protect_middle, limits, budget);
+  const std::vector<bool> whole = middle_block(middle_of(how, limits, input, budget), sizes.size());
   std::vector<double> open;  // of the layers outside the block
   for (std::size_t l = 0; l < whole.size(); ++l) {
     if (whole[l]) {
@@ -179,7 +192,7 @@ double measured_importance(const LayerImportance& layer, const std::string& metr
   return found == layer.representations.end() ? kUnmeasured : found->second[static_cast<std::size_t>(stage)];
 }
 
-std::string take_metric(Params& params, const Defaults& defaults) {
+std::string take_metric(Params& params, const DepthkvDefaults& defaults) {
   const bool from_json = is_importance_file(params.take<std::string>("file", kNoFile));
   return params.take_choice("metric",
                             defaults.metric != nullptr ? defaults.metric
@@ -189,7 +202,9 @@ std::string take_metric(Params& params, const Defaults& defaults) {
                              "cosine", "lmba", "cake", "none", "kl", "score", "length", "infonce", "dime", "lidar"});
 }
 
-LayerAllocator make_layers(Params& params, const Defaults& defaults) {
+}  // namespace
+
+LayerAllocator depthkv_layers(Params& params, const DepthkvDefaults& defaults) {
   Depthkv how;
   how.metric = take_metric(params, defaults);
   const std::int64_t stage = take_stage(params);
@@ -206,6 +221,8 @@ LayerAllocator make_layers(Params& params, const Defaults& defaults) {
   how.floor = params.take_in("floor", 0.25, 0.0, 1.0);
   how.ceiling = params.take_in("ceiling", 4.0, 1.0, 1e6);
   how.protect_middle = params.take_in("protect_middle", defaults.protect_middle, 0, 1 << 20);
+  const bool by_default = defaults.protect_middle > 0 && !params.is_given("protect_middle");
+  how.narrow = params.take_in("narrow", std::int64_t{by_default}, 0, 1) == 1;
   LayerAllocator allocator;
   if (measured && std::ranges::find(kOnlyMeasured, how.metric) != kOnlyMeasured.end())
     allocator.unavailable = "needs what was measured of layers; set file=importance.json";
@@ -219,11 +236,6 @@ LayerAllocator make_layers(Params& params, const Defaults& defaults) {
   return allocator;
 }
 
-}  // namespace
-
-LayerAllocator make_depthkv_layers(Params& params) { return make_layers(params, {}); }
-LayerAllocator make_mlp_layers(Params& params) { return make_layers(params, {"none", 4}); }
-LayerAllocator make_mga_layers(Params& params) { return make_layers(params, {"infonce", 0}); }
-LayerAllocator make_mlma_layers(Params& params) { return make_layers(params, {"infonce", 4}); }
+LayerAllocator make_depthkv_layers(Params& params) { return depthkv_layers(params, {}); }
 
 }  // namespace depthkv

@@ -61,21 +61,22 @@ std::vector<double> weights_of(std::vector<double> importance, const ImportanceM
   return weights;
 }
 
-std::vector<bool> middle_block(std::int64_t count, const Limits& limits, Budget budget) {
-  const auto layers = static_cast<std::int64_t>(limits.caps.size());
-  const std::int64_t room =
-      budget.entries - std::accumulate(limits.floors.begin(), limits.floors.end(), std::int64_t{0});
-  for (std::int64_t m = std::min(count, layers); m > 0; --m) {
-    const auto first = static_cast<std::size_t>((layers - m) / 2);
-    std::vector<bool> whole(limits.caps.size(), false);
-    std::int64_t cost = 0;
-    for (std::size_t l = first; l < first + static_cast<std::size_t>(m); ++l) {
-      whole[l] = true;
-      cost += limits.caps[l] - limits.floors[l];
-    }
-    if (cost <= room) return whole;
+std::vector<bool> middle_block(std::int64_t count, std::size_t layers) {
+  std::vector<bool> inside(layers, false);
+  std::fill_n(inside.begin() + (static_cast<std::int64_t>(layers) - count) / 2, count, true);
+  return inside;
+}
+
+std::int64_t widest_middle(const Limits& limits, Budget budget) {
+  const std::size_t layers = limits.caps.size();
+  auto widest = static_cast<std::int64_t>(layers);
+  for (; widest > 0; --widest) {
+    const std::vector<bool> whole = middle_block(widest, layers);
+    std::int64_t least = 0;
+    for (std::size_t l = 0; l < layers; ++l) least += whole[l] ? limits.caps[l] : limits.floors[l];
+    if (least <= budget.entries) break;
   }
-  return std::vector<bool>(limits.caps.size(), false);
+  return widest;
 }
 
 }  // namespace depthkv

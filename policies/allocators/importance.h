@@ -18,8 +18,9 @@ struct ImportanceMap {
 // Positive unless a softmax underflows.
 std::vector<double> weights_of(std::vector<double> importance, const ImportanceMap& how);
 
-// Which layers of a centred block of `count` stay whole. Of a block that doesn't fit the widest that does: the others
-// need their floors.
-std::vector<bool> middle_block(std::int64_t count, const Limits& limits, Budget budget);
+// A centred block of `count` of the layers.
+std::vector<bool> middle_block(std::int64_t count, std::size_t layers);
+// The widest that a budget can hold whole, the others at their floors.
+std::int64_t widest_middle(const Limits& limits, Budget budget);
 
 }  // namespace depthkv

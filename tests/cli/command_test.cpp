@@ -74,6 +74,22 @@ TEST_F(CommandTest, WrongTaskFilesExitWithTwoBeforeAModelIsLoaded) {
   wrong({write_text(scratch_ / "latin.txt", "caf\xe9").string()}, {"latin.txt:1", "0xe9", "UTF-8"});
 }
 
+// The traces say what the model is like, so nothing opens it.
+TEST_F(CommandTest, DryRunOverATraceSetForetellsVerifyAndMemory) {
+  write_text(scratch_ / "m.gguf", std::string(2048, 'x'));
+  const std::string plan = write_text(scratch_ / "p.yaml",
+                                      "model: ${DEPTHKV_TEST_MODEL:-m.gguf}\ntraces: traces\n"
+                                      "replay: {scorers: [h2o], layer_allocators: [uniform, pyramid], "
+                                      "head_allocators: [uniform], keep: [0.25, 0.5]}\n"
+                                      "verify: {top: 1, controls: 1, keep: [0.25, 0.5]}\n")
+                               .string();
+  const CommandResult result = run_depthkv({"run", plan, "--out", out_, "--dry-run"});
+  EXPECT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_THAT(result.output, HasSubstr("verify      1 samples, at most 7 branches each (the full cache among them)"));
+  EXPECT_THAT(result.output, testing::ContainsRegex("memory  model and cache take at most .*: 2.0 KiB and "));
+  EXPECT_FALSE(std::filesystem::exists(out_));
+}
+
 TEST_F(CommandTest, FolderThatCannotBeWrittenExitsWithTwo) {
   const std::string file = write_text(scratch_ / "file", "x").string();
   expect_wrong({"replay", traces_.string(), "--out", file + "/run"}, {"file/run", "--out"});

@@ -79,6 +79,7 @@ TEST_F(LoopTest, KeepingEverythingChangesNothingAndLossGrowsAsKeepFalls) {
         EXPECT_EQ(row.top1, 1.0);
         EXPECT_NEAR(row.nll, row.nll_full, 1e-6);
         EXPECT_EQ(row.score, row.score_full);
+        EXPECT_EQ(row.length_ratio, 1.0);
       }
     }
     EXPECT_GT(kl[0] / count[0], kl[1] / count[1]);
@@ -137,6 +138,10 @@ TEST_F(LoopTest, ReportsAreWrittenAndReadBack) {
   const Verification verification = verify(model_, traces, results, {}, kQuiet);
   write_verify_csv(results, verification, scratch_ / "verify.csv");
   const Verification again = read_verify_csv(results, {}, scratch_ / "verify.csv");
+  for (std::size_t r = 0; r < verification.rows.size(); ++r) {
+    EXPECT_GE(again.rows[r].length_ratio, 0);
+    EXPECT_EQ(again.rows[r].length_ratio, verification.rows[r].length_ratio);
+  }
   write_verify_csv(results, again, scratch_ / "again.csv");
   EXPECT_EQ(read_text(scratch_ / "again.csv"), read_text(scratch_ / "verify.csv"));
   write_summary_json(results, again, scratch_ / "summary.json");

@@ -226,6 +226,38 @@ TEST_F(ReplayTest, ReasonsForSkippingReadBackWhereSeveralChoicesAreSkipped) {
   EXPECT_EQ(again.samples[0].layer_skipped, table.samples[0].layer_skipped);
 }
 
+// Two whole layers of three don't fit into less than two thirds: those rows say so, the others are measured.
+TEST_F(ReplayTest, BudgetsThatAnAllocatorCantHoldAreSkippedWithAReason) {
+  ReplayPlan plan;
+  plan.scorers = {{"h2o", {}, "test"}};
+  plan.protect = {{0, 0}, {2, 4}};
+  plan.layer_allocators = {{"depthkv", {{"metric", std::string("none")}, {"protect_middle", std::int64_t{2}}}, "test"}};
+  plan.head_allocators = {{"uniform", {}, "test"}};
+  plan.keep = {0.3, 0.6, 0.8};
+  ResultTable table = run(plan);
+  table.plan_hash = "hash";
+  EXPECT_TRUE(table.any_skipped());
+  const SampleResult& sample = table.samples[0];
+  for (std::size_t p = 0; p < table.policies.size(); ++p) {
+    const bool whole_middle = table.policy(p).layer_allocator == 0;
+    for (std::size_t k = 0; k < 3; ++k) {
+      const bool refused = whole_middle && k < 2;
+      EXPECT_EQ(std::isnan(table.value(sample, p, k, Metric::mass)), refused);
+      EXPECT_EQ(table.why_skipped(sample, p, k).find("protect_middle=2 of 3 layers") != std::string::npos, refused);
+    }
+    EXPECT_EQ(sample.why_skipped(table.policy(p)), "");
+  }
+  const std::vector<PolicyChoice> refused{{{0, 0, 0}, 0.3}};
+  const Trace trace = Trace::open(open_trace_set(scratch_.path()).files[0]);
+  EXPECT_THROW(keep_masks(trace, table.plan, table.policies, refused), InfeasibleBudget);
+  const auto file = scratch_ / "results.csv";
+  write_results_csv(table, file);
+  const ResultTable again = read_results_csv(table.plan, registry_, file);
+  EXPECT_EQ(again.samples[0].budget_skipped, sample.budget_skipped);
+  write_results_csv(again, scratch_ / "second.csv");
+  EXPECT_EQ(read_text(scratch_ / "second.csv"), read_text(file));
+}
+
 TEST_F(ReplayTest, MasksHoldExactlyWhatTheBudgetPrunes) {
   const ReplayPlan plan = with_bounds(full_plan(registry_));
   const Policies policies = make_policies(plan, registry_);

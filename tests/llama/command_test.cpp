@@ -173,6 +173,27 @@ TEST_F(RealCommand, DryRunPredictsSizeAndTimeAndRecordsNothing) {
   EXPECT_FALSE(std::filesystem::exists(out_));
 }
 
+TEST_F(RealCommand, DryRunOfAPlanForetellsVerifyAndMemory) {
+  file("t.jsonl", sample_line("light", kContext));
+  const std::string plan =
+      file("plan.yaml",
+           "batch: 64\ntrace: {tasks: [\"${DEPTHKV_TASKS:-t}.jsonl\"], max_new: 12}\n"
+           "replay: {scorers: [h2o], layer_allocators: [uniform], head_allocators: [uniform], keep: "
+           "[0.3, 0.5]}\nverify: {top: 3, keep: [0.3, 0.5], max_new: 8}\n");
+  const CommandResult result = run({"run", plan, "--out", out_, "--dry-run"});
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  // h2o and random at two budgets, and the full cache
+  EXPECT_THAT(result.output, HasSubstr("verify      1 samples, at most 5 branches each (the full cache among them)"));
+  EXPECT_THAT(result.output,
+              testing::ContainsRegex("memory  model and cache take at most [0-9.]+ MiB: [0-9.]+ MiB and"));
+  EXPECT_FALSE(std::filesystem::exists(out_));
+  const CommandResult none =
+      run({"run", plan, "--model", "no.gguf", "--tasks", "no.jsonl", "--out", out_, "--dry-run"});
+  EXPECT_EQ(none.exit_code, 2);
+  EXPECT_THAT(none.errors,
+              testing::ContainsRegex("--model: model: .*no.gguf\n.*--tasks: trace.tasks.path: .*no.jsonl"));
+}
+
 TEST_F(RealCommand, WrongInputsExitWithTwo) {
   const std::string tasks = file("t.jsonl", sample_line("light", kContext));
   expect_wrong({"trace", "--model", (scratch_ / "none.gguf").string(), "--tasks", tasks, "--out", out_},

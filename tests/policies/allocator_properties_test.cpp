@@ -4,7 +4,9 @@
 #include <rapidcheck/gtest.h>
 
 #include <numeric>
+#include <random>
 
+#include "depthkv/error.h"
 #include "support/ranked_by_hand.h"
 
 namespace depthkv {
@@ -31,7 +33,8 @@ std::vector<PolicySpec> layer_specs(std::size_t layers) {
                        {{"metric", std::string(metric)},
                         {"map", std::string(map)},
                         {"target", std::string("prune")},
-                        {"protect_middle", std::int64_t{2}}},
+                        {"protect_middle", std::int64_t{2}},
+                        {"narrow", std::int64_t{1}}},
                        "test"});
   }
   specs.push_back(spec("explicit", "ratios", Numbers(layers, 0.5)));
@@ -127,6 +130,97 @@ RC_GTEST_PROP(LayerAllocatorsProperty, SumsAreExactLimitsHoldAndRepeat, ()) {
       }
       RC_ASSERT(allocator.prepare(input)(budget) == entries);
     }
+  }
+}
+
+using Draw = std::mt19937;
+
+template <class T>
+T one_of(std::initializer_list<T> choices, Draw& draw) {
+  return choices.begin()[draw() % choices.size()];
+}
+
+// The paper's three strategies over as many layers, one drawn way of sharing for all.
+std::vector<PolicySpec> drawn_strategies(std::size_t layers, Draw& draw) {
+  using Word = std::string;
+  PolicySpec mga{"depthkv",
+                 {{"sign", one_of({std::int64_t{-1}, std::int64_t{1}}, draw)},
+                  {"normalise", one_of({Word("zscore"), Word("minmax"), Word("rank"), Word("none")}, draw)},
+                  {"map", one_of({Word("softmax"), Word("shift"), Word("inverse")}, draw)},
+                  {"target", one_of({Word("keep"), Word("prune")}, draw)},
+                  {"floor", one_of({0.0, 0.25, 0.9, 1.0}, draw)},
+                  {"ceiling", one_of({1.0, 1.5, 4.0, 1e6}, draw)}},
+                 "MGA"};
+  PolicySpec mlp = mga;
+  Numbers infonce;
+  for (std::size_t l = 0; l < layers; ++l) infonce.push_back(static_cast<double>(draw() % 100) / 8.0 - 2);
+  mga.params["importance"] = infonce;
+  PolicySpec mlma = mga;
+  mlp.params["metric"] = Word("none");
+  const auto middle = static_cast<std::int64_t>(1 + draw() % layers);
+  for (PolicySpec* spec : {&mlp, &mlma}) {
+    spec->params["protect_middle"] = middle;
+    spec->params["narrow"] = static_cast<std::int64_t>(draw() % 2);
+  }
+  return {mlp, mga, mlma};
+}
+
+// What an allocator without protected positions keeps at least: one entry per head, all of a middle block.
+std::int64_t least_entries(const Shape& shape, std::int64_t middle) {
+  const auto first = (static_cast<std::int64_t>(shape.layers.size()) - middle) / 2;
+  std::int64_t least = 0;
+  for (std::int64_t l = 0; l < static_cast<std::int64_t>(shape.layers.size()); ++l)
+    least += shape.layers[static_cast<std::size_t>(l)].kv_heads * (l >= first && l < first + middle ? shape.tokens : 1);
+  return least;
+}
+
+// At every budget the sum is exact and a middle block whole, or, where that doesn't fit, narrowed or refused.
+void expect_exact(const LayerInput& input, const PolicySpec& spec) {
+  const LayerAllocator allocator = builtin_policies().make_layer_allocator(spec);
+  if (!allocator.unavailable.empty()) return;
+  const LayerSplit split = allocator.prepare(input);
+  const auto param = [&](const char* name) {
+    const auto given = spec.params.find(name);
+    return given == spec.params.end() ? 0 : std::get<std::int64_t>(given->second);
+  };
+  const std::int64_t middle = param("protect_middle");
+  const std::int64_t least = least_entries(input.shape, middle);
+  for (int tenths = 1; tenths <= 9; ++tenths) {
+    SCOPED_TRACE(spec.name + " " + allocator.params + " keep 0." + std::to_string(tenths));
+    const Budget budget = budget_from_keep(input.shape, tenths / 10.0);
+    const bool fits = least <= budget.entries;
+    if (!fits && middle > 0 && param("narrow") == 0) {
+      EXPECT_THROW(split(budget), InfeasibleBudget);
+      continue;
+    }
+    const Entries entries = split(budget);
+    EXPECT_EQ(sum(entries), budget.entries);
+    const std::size_t first = (entries.size() - static_cast<std::size_t>(middle)) / 2;
+    for (std::size_t l = first; fits && l < first + static_cast<std::size_t>(middle); ++l)
+      EXPECT_EQ(entries[l], input.shape.layers[l].kv_heads * input.shape.tokens);
+  }
+}
+
+TEST(LayerAllocatorsProperty, SumsAreExactForOneTo128Layers) {
+  const Registry registry = builtin_policies();
+  for (std::size_t count = 1; count <= 128; ++count) {
+    Draw draw(static_cast<std::uint32_t>(count));
+    const std::size_t tokens = 1 + draw() % 8;
+    std::vector<RankedByHand::Scores> scores(count);
+    for (RankedByHand::Scores& layer : scores) {
+      layer.resize(1 + draw() % 2, std::vector<float>(tokens));
+      for (auto& head : layer)
+        for (float& score : head) score = static_cast<float>(draw() % 9) / 4;
+    }
+    RankedByHand sample(scores);
+    for (std::size_t l = 0; l < count; ++l)
+      sample.input.measured.push_back({static_cast<double>(l % 7) / 8, 0.5, 1, 2});
+    sample.input.price = [](int layer, Rows, Metric, std::int64_t entries) {
+      return (layer % 3 + 1.0) / static_cast<double>(entries + 1);
+    };
+    for (const auto& entry : registry.layer_allocators()) expect_exact(sample.input, {entry.name, {}, ""});
+    for (int way = 0; way < 6; ++way)
+      for (const PolicySpec& spec : drawn_strategies(count, draw)) expect_exact(sample.input, spec);
   }
 }
 

@@ -15,7 +15,9 @@
 namespace depthkv {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using Entries = std::vector<std::int64_t>;
 using Numbers = std::vector<double>;
 
@@ -34,14 +36,34 @@ TEST(Depthkv, ProtectsTheMiddleAndPrunesTheOthersAlike) {
 }
 
 // m <= layers * keep = 1.2 doesn't hold, so one layer stays whole instead of two.
-TEST(Depthkv, NarrowsAMiddleThatTheBudgetCantHold) {
-  const std::map<std::string, Value> two{{"metric", text("none")}, {"protect_middle", std::int64_t{2}}};
+TEST(Depthkv, NarrowsAMiddleThatTheBudgetCantHoldWhereAsked) {
+  const std::map<std::string, Value> two{
+      {"metric", text("none")}, {"protect_middle", std::int64_t{2}}, {"narrow", std::int64_t{1}}};
   EXPECT_THAT(depthkv(two, 6, 120), ElementsAre(4, 4, 100, 4, 4, 4));
   EXPECT_THAT(depthkv(two, 6, 60), ElementsAre(10, 10, 10, 10, 10, 10));
   // 120 - 5 * 5 protected ones can't hold 100.
   EXPECT_THAT(depthkv(two, 6, 120, 5), ElementsAre(20, 20, 20, 20, 20, 20));
-  const std::map<std::string, Value> all{{"metric", text("none")}, {"protect_middle", std::int64_t{9}}};
+  const std::map<std::string, Value> all{
+      {"metric", text("none")}, {"protect_middle", std::int64_t{9}}, {"narrow", std::int64_t{1}}};
   EXPECT_THAT(depthkv(all, 3, 300), ElementsAre(100, 100, 100));
+}
+
+// Paper's example: of 32 layers at keep 0.4, 12.8 can stay whole, less what the others have to keep.
+TEST(Depthkv, RefusesAMiddleThatTheBudgetCantHold) {
+  const auto why = [](std::int64_t middle, std::int64_t protect) -> std::string {
+    try {
+      depthkv({{"metric", text("none")}, {"protect_middle", middle}}, 32, 1280, protect);
+    } catch (const InfeasibleBudget& refused) {
+      return refused.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(why(12, 0), "");
+  EXPECT_THAT(why(13, 0),
+              AllOf(HasSubstr("protect_middle=13 of 32 layers"), HasSubstr("keep 0.4"), HasSubstr("12 whole at most")));
+  EXPECT_EQ(why(12, 4), "");  // 12 * 100 + 20 * 4 = 1280
+  EXPECT_THAT(why(12, 5), HasSubstr("11 whole at most"));
+  EXPECT_THAT(why(33, 0), HasSubstr("33 of 32"));
 }
 
 // DepthKV-MGA by a loss: one over 3, 2, 1. 66 entries as 12, 18, 36. MLMA: the same around a whole middle.

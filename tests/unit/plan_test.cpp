@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "depthkv/error.h"
 #include "support/files.h"
 #include "support/scratch.h"
@@ -187,6 +189,100 @@ TEST_F(PlanTest, FilesOfPoliciesAreRelativeToTheFileOrTheWorkingDirectory) {
   EXPECT_EQ(file(load("replay: {scorers: [\"filed:file=s.h5\"]}")), (scratch_ / "s.h5").string());
   EXPECT_EQ(file(load("", {{"replay.scorers", {"filed:file=s.h5"}}})), std::filesystem::absolute("s.h5").string());
   EXPECT_EQ(file(load("replay: {scorers: [{name: filed, file: \"\"}]}")), "");
+}
+
+// Set for as long as it lives.
+class Environment {
+ public:
+  Environment(const char* name, const std::string& value) : name_(name) { setenv(name, value.c_str(), 1); }
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+  ~Environment() { unsetenv(name_); }
+
+ private:
+  const char* name_;
+};
+
+TEST_F(PlanTest, VariablesStandInPathsOnly) {
+  const Environment data("DEPTHKV_TEST_DATA", "/data");
+  const Environment empty("DEPTHKV_TEST_EMPTY", "");
+  write_text(scratch_ / "shares.txt", "1\n");
+  const std::string yaml =
+      "model: ${DEPTHKV_TEST_DATA}/m.gguf\n"
+      "cache: ${DEPTHKV_TEST_EMPTY:-none}\n"
+      "trace:\n"
+      "  tasks: [\"${DEPTHKV_TEST_DATA}/a.jsonl\", {path: \"${NO_SUCH_VARIABLE:-b}.jsonl\", defaults: {source: "
+      "\"${DEPTHKV_TEST_DATA}\"}}]\n"
+      "replay:\n"
+      "  layer_allocators: [\"explicit:file=${HERE}/shares.txt\", {name: explicit, file: \"${HERE}/shares.txt\"}]\n";
+  const std::filesystem::path file = write_text(scratch_ / "plan.yaml", yaml);
+  const Plan plan = load_plan(file, {}, registry_, {.variables = {{"HERE", scratch_.path().string()}}});
+  EXPECT_EQ(plan.model, "/data/m.gguf");
+  EXPECT_EQ(plan.cache, "none");
+  EXPECT_EQ(plan.trace->tasks[0].file, "/data/a.jsonl");
+  EXPECT_EQ(plan.trace->tasks[1].file, scratch_ / "b.jsonl");
+  EXPECT_EQ(plan.trace->tasks[1].defaults.source, "${DEPTHKV_TEST_DATA}");
+  for (const PolicySpec& spec : plan.replay.layer_allocators)
+    EXPECT_EQ(std::get<std::string>(spec.params.at("file")), (scratch_ / "shares.txt").string());
+  // What a run keeps has the values, whatever the variables are then.
+  const std::string resolved = to_yaml(plan, registry_);
+  EXPECT_EQ(to_yaml(load(resolved), registry_), resolved);
+  EXPECT_THAT(resolved, HasSubstr("model: \"/data/m.gguf\""));
+  // The map comes before the environment; a shell has replaced what the command line gives.
+  const Plan given =
+      load_plan(write_text(scratch_ / "p.yaml", "traces: ${DEPTHKV_TEST_DATA}"), {{"model", {"/x/${HERE}.gguf"}}},
+                registry_, {.variables = {{"DEPTHKV_TEST_DATA", "/mine"}}});
+  EXPECT_EQ(given.traces, "/mine");
+  EXPECT_EQ(given.model, "/x/${HERE}.gguf");
+  EXPECT_EQ(load(to_yaml(given, registry_)).model, "/x/${HERE}.gguf");
+}
+
+TEST_F(PlanTest, VariablesThatAreNotSetAreErrorsThatSayWhatToDo) {
+  EXPECT_THAT(error("threads: 1\nmodel: ${NO_SUCH_VARIABLE}/m.gguf\n"),
+              AllOf(HasSubstr("plan.yaml:2: model: "), HasSubstr("NO_SUCH_VARIABLE is not set"),
+                    HasSubstr("${NO_SUCH_VARIABLE:-default}")));
+  EXPECT_THAT(error("trace:\n  tasks:\n    - a.jsonl\n    - ${NO_SUCH_VARIABLE}/b.jsonl\n"),
+              AllOf(HasSubstr("plan.yaml:4: trace.tasks.path: "), HasSubstr("NO_SUCH_VARIABLE")));
+  EXPECT_THAT(error("replay:\n  importance: ${NO_SUCH_VARIABLE}\n"), HasSubstr("plan.yaml:2: replay.importance: "));
+  EXPECT_THAT(error("replay:\n  scorers:\n    - h2o\n    - explicit:file=${NO_SUCH_VARIABLE}\n"),
+              HasSubstr("plan.yaml:4: replay.scorers.file: "));
+  EXPECT_THAT(error("model: ${HOME"), HasSubstr("without its }"));
+  EXPECT_THAT(error("model: ${1}"), HasSubstr("\"${1}\" is not ${NAME}"));
+  EXPECT_THAT(error("model: ${}"), HasSubstr("is not ${NAME}"));
+  EXPECT_EQ(load("model: /a$b/$${c}$").model, "/a$b/${c}$");
+}
+
+TEST_F(PlanTest, AllMissingFilesAreNamedAtOnce) {
+  write_text(scratch_ / "there.jsonl", "");
+  const auto missing = [&](const std::string& yaml, const PlanSetting& setting) -> std::string {
+    try {
+      load_plan(write_text(scratch_ / "plan.yaml", yaml), {}, registry_, setting);
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const std::string yaml =
+      "model: m.gguf\n"
+      "trace:\n  tasks:\n    - there.jsonl\n    - b.jsonl\n"
+      "replay:\n  importance: i.json\n  layer_allocators:\n    - uniform\n    - {name: explicit, file: s.txt}\n";
+  const std::string message = missing(yaml, {.expect_files = true});
+  for (const std::string& part : {"plan.yaml:1: model: " + (scratch_ / "m.gguf").string(),
+                                  "plan.yaml:5: trace.tasks.path: " + (scratch_ / "b.jsonl").string(),
+                                  "plan.yaml:7: replay.importance: " + (scratch_ / "i.json").string(),
+                                  "plan.yaml:10: replay.layer_allocators.file: " + (scratch_ / "s.txt").string()})
+    EXPECT_THAT(message, HasSubstr(part));
+  EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 4) << message;
+  EXPECT_THAT(missing("trace: {tasks: [there.jsonl]}", {.expect_files = true}), HasSubstr("model: none is given"));
+  EXPECT_THAT(missing("trace: {tasks: [there.jsonl]}", {.model = "/no/m.gguf", .expect_files = true}),
+              HasSubstr("DEPTHKV_MODEL: model: /no/m.gguf"));
+  EXPECT_EQ(missing("model: m.gguf\ntraces: .", {.expect_files = true}), "") << "the model isn't run";
+  EXPECT_EQ(missing("model: m.gguf\ntrace: {tasks: [b.jsonl]}", {}), "") << "reading it back needs no files";
+}
+
+TEST_F(PlanTest, BatchHasBounds) {
+  EXPECT_EQ(load("batch: 1024").batch, 1024);
+  EXPECT_THAT(error("batch: 0"), HasSubstr("1 to"));
 }
 
 TEST_F(PlanTest, TaskFilesSayHowTheyAreRead) {
