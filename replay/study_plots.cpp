@@ -15,6 +15,7 @@ namespace depthkv {
 namespace {
 
 constexpr std::uint64_t kSeed = 1;
+constexpr double kApart = 0.004;  // of policies at the same keep
 
 const char* description(Drop drop) {
   constexpr const char* kTexts[] = {"KL to the full cache", "fall of the task score", "shortening of answers"};
@@ -71,8 +72,12 @@ Plot outcome_plot(const ResultTable& results, const Verification& verification, 
     own.points.emplace_back(verification.candidates[c].choice.keep, mean(values));
     own.spread.push_back(bootstrap_mean(values, kSeed));
   }
+  // Side by side at each keep, so that whiskers can be told apart.
+  double shift = -kApart * static_cast<double>(series.size() - 1) / 2;
   for (auto& [label, own] : series) {
     own.name = label;
+    for (auto& point : own.points) point.first += shift;
+    shift += kApart;
     plot.series.push_back(own);
   }
   return plot;
@@ -90,17 +95,18 @@ std::vector<Plot> ablation_plots(const Study& study, Drop drop) {
 
 std::vector<Plot> metric_plots(const Study& study) {
   const std::vector<double> drops = mean_drops(pooled(drops_by_task(study.ablation.rows, Drop::kl)));
+  const std::vector<double> costs = mid_ranks(drops);
   std::vector<Plot> plots;
   for (const MetricProfile& profile : study.profiles) {
     if (profile.stage == kStages.front())
       plots.push_back({profile.metric + " and what pruning the layer costs",
-                       profile.metric + ", z-score over layers",
-                       "KL to the full cache, nats",
+                       "rank of the layer by " + profile.metric,
+                       "rank by the KL of pruning it",
                        {},
                        false});
-    const Scale scale(profile.value);
+    const std::vector<double> ranks = mid_ranks(profile.value);
     Series series{fmt::format("{}, rho {:.2f}", to_string(profile.stage), spearman_rho(profile.value, drops)), {}};
-    for (std::size_t l = 0; l < drops.size(); ++l) series.points.emplace_back(scale.z(profile.value[l]), drops[l]);
+    for (std::size_t l = 0; l < drops.size(); ++l) series.points.emplace_back(ranks[l], costs[l]);
     plots.back().series.push_back(std::move(series));
   }
   return plots;

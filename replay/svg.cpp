@@ -42,7 +42,18 @@ struct Axis {
   double to = 1;
 
   double at(double value) const { return from + (value - low) / (high - low) * (to - from); }
-  double tick(int i) const { return low + (high - low) * i / kTicks; }
+  // About kTicks round numbers within the axis.
+  std::vector<double> ticks() const {
+    const double rough = (high - low) / kTicks;
+    const double power = std::pow(10, std::floor(std::log10(rough)));
+    double step = 10 * power;
+    for (const double times : {5.0, 2.0, 1.0})
+      if (times * power >= 0.75 * rough) step = times * power;
+    std::vector<double> found;
+    for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i)
+      found.push_back(i * step + 0.0);  // never -0
+    return found;
+  }
 };
 
 template <class Coordinate>
@@ -60,6 +71,9 @@ Axis fit(const Plot& plot, Coordinate coordinate, double from, double to) {
   }
   if (!(axis.low <= axis.high)) axis.low = axis.high = 0;  // no point at all
   if (axis.low == axis.high) axis.high = axis.low + 1;
+  const double margin = (axis.high - axis.low) / 40;  // dots and whiskers stay inside
+  axis.low -= margin;
+  axis.high += margin;
   return axis;
 }
 
@@ -74,14 +88,15 @@ std::string draw_labels(const Plot& plot, double left, double right) {
 
 std::string draw_axes(const Plot& plot, const Axis& x, const Axis& y) {
   std::string text;
-  for (int i = 0; i <= kTicks; ++i) {
+  for (const double tick : y.ticks()) {
     text += fmt::format("<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{1:.1f}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>", x.from,
-                        x.to, y.at(y.tick(i)));
-    text += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{:.3g}</text>", x.from - 6,
-                        y.at(y.tick(i)) + 4, y.tick(i));
-    text += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:.3g}</text>", x.at(x.tick(i)),
-                        y.from + 16, x.tick(i));
+                        x.to, y.at(tick));
+    text += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{:.6g}</text>", x.from - 6, y.at(tick) + 4,
+                        tick);
   }
+  for (const double tick : x.ticks())
+    text += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:.6g}</text>", x.at(tick), y.from + 16,
+                        tick);
   return text + draw_labels(plot, x.from, x.to);
 }
 
@@ -109,7 +124,9 @@ std::string draw_series(const Plot& plot, std::size_t index, const Axis& x, cons
         x.at(point.first), y.at(point.second), colour, escaped(series.name), point.first, point.second);
   }
   std::string text;
-  const char* dash = series.dashed ? " stroke-dasharray=\"6 4\"" : "";
+  const char* dash = series.dashed              ? " stroke-dasharray=\"6 4\""
+                     : index >= kColours.size() ? " stroke-dasharray=\"2 3\""  // the colour's second series
+                                                : "";
   if (plot.lines)
     text += fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"{}/>", path, colour, dash);
   const double legend = kTop + 8 + 16 * static_cast<double>(index);
@@ -173,9 +190,10 @@ std::string draw(const HeatMap& map) {
   const double cell_height = (kHeight - kBottom - kTop) / rows;
   std::string text = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\">", kWidth, kHeight);
   for (int level = 1; level <= kShades; ++level) text += draw_shade(map, level, cell_width, cell_height);
+  for (const double tick : x.ticks())
+    text += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:.0f}</text>", x.at(tick),
+                        kHeight - kBottom + 16, tick);
   for (int i = 0; i <= kTicks; ++i) {
-    text += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:.0f}</text>", x.at(x.tick(i)),
-                        kHeight - kBottom + 16, x.tick(i));
     const double row = std::min(rows - 1, std::floor(rows * i / kTicks));
     text += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", kLeft - 6,
                         kTop + (row + 0.5) * cell_height + 4, escaped(map.row_labels[static_cast<std::size_t>(row)]));
