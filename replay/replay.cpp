@@ -88,22 +88,29 @@ class SampleReplay {
       for (std::size_t l = 0; l < layers.size(); ++l)
         watch_.scores(trace_.sample(), table_, variant.ranker, layers[l], ranked.layers()[l].ranked.scores.view());
     }
+    std::vector<std::vector<HeadSplit>> heads(policies_.head_allocators.size());
+    parallel_for(static_cast<std::int64_t>(heads.size()), plan_.threads, [&](std::int64_t i) {
+      const auto h = static_cast<std::size_t>(i);
+      if (sample_.head_skipped[h].empty())
+        heads[h] = ranked.head_splits(policies_.head_allocators[h], curves.measured_by_heads(h));
+    });
     const std::size_t per_ranker = policies_.layer_allocators.size() * policies_.head_allocators.size();
     std::vector<std::vector<Later>> later(per_ranker);
     parallel_for(static_cast<std::int64_t>(per_ranker), plan_.threads, [&](std::int64_t i) {
       const std::size_t p = variant.ranker * per_ranker + static_cast<std::size_t>(i);
       if (!sample_.why_skipped(table_.policy(p)).empty()) return;
-      evaluate(curves, ranked, p, later[static_cast<std::size_t>(i)]);
+      const PolicyIndex index = table_.policy(p);
+      const RankedSample::Allocator allocator(
+          ranked, policies_, index, curves.measured_by_layers(index.layer_allocator), heads[index.head_allocator]);
+      evaluate(allocator, ranked, p, later[static_cast<std::size_t>(i)]);
     });
     for (std::vector<Later>& some : later) std::ranges::move(some, std::back_inserter(later_));
   }
 
-  void evaluate(const SampleCurves& curves, const RankedSample& ranked, std::size_t policy, std::vector<Later>& later) {
-    const PolicyIndex index = table_.policy(policy);
+  void evaluate(const RankedSample::Allocator& allocator, const RankedSample& ranked, std::size_t policy,
+                std::vector<Later>& later) {
     const Variant& variant = ranked.variant();
-    const RankedSample::Allocator allocator(ranked, policies_, index, curves.measured_by_layers(index.layer_allocator),
-                                            curves.measured_by_heads(index.head_allocator));
-    const bool direct = static_cast<bool>(policies_.rankers[index.ranker].structure.select);
+    const bool direct = static_cast<bool>(policies_.rankers[variant.ranker].structure.select);
     for (std::size_t k = 0; k < plan_.keep.size(); ++k) {
       if (variant.keep && *variant.keep != k) continue;
       const Allocation allocation = allocator.at(plan_.keep[k]);
