@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// "DKVCURV1", the key, then blocks: values' bytes, stored bytes, XXH64 of both numbers and the stored bytes as text,
-// the bytes (shuffled, zstd). A ranked layer is a block of sizes and one for each array.
+// "DKVCURV2", the key, then blocks: their bytes, XXH64 of that number and the bytes as text, the bytes. A ranked layer
+// is a block of sizes and one for each array.
 #include "replay/curve_file.h"
 
 #include <fmt/format.h>
@@ -11,25 +11,22 @@
 
 #include "depthkv/error.h"
 #include "traces/checksum.h"
-#include "traces/codec.h"
 
 namespace depthkv {
 namespace {
 
-constexpr std::string_view kMagic = "DKVCURV1";
-constexpr std::size_t kWord = 4;  // bytes that are shuffled apart; longer numbers count as several
+constexpr std::string_view kMagic = "DKVCURV2";
 
 struct Block {
   std::uint64_t bytes = 0;
-  std::uint64_t stored = 0;
   std::array<char, 16> checksum{};
 };
 
-std::array<char, 16> checksum_of(std::uint64_t bytes, std::span<const std::byte> stored) {
-  const std::array<std::uint64_t, 2> sizes{bytes, stored.size()};
+std::array<char, 16> checksum_of(std::span<const std::byte> bytes) {
+  const std::array<std::uint64_t, 1> size{bytes.size()};
   Checksum sum;
-  sum.add(std::as_bytes(std::span(sizes)));
-  sum.add(stored);
+  sum.add(std::as_bytes(std::span(size)));
+  sum.add(bytes);
   std::array<char, 16> text{};
   std::memcpy(text.data(), sum.text().data(), text.size());
   return text;
@@ -57,15 +54,12 @@ class Reader {
   std::vector<T> take() {
     Block block;
     stream_.read(reinterpret_cast<char*>(&block), sizeof block);
-    // No memory for sizes that may be wrong: as much as the file has, and for values only what the checksum vouches
-    // for.
-    if (!stream_ || block.stored > size_ || block.bytes % sizeof(T) != 0) throw Error("damaged curves");
-    stored_.resize(block.stored);
-    stream_.read(reinterpret_cast<char*>(stored_.data()), static_cast<std::streamsize>(stored_.size()));
-    if (!stream_ || checksum_of(block.bytes, stored_) != block.checksum) throw Error("damaged curves");
+    // No memory for sizes that may be wrong: as much as the file has.
+    if (!stream_ || block.bytes > size_ || block.bytes % sizeof(T) != 0) throw Error("damaged curves");
     std::vector<T> values(block.bytes / sizeof(T));
-    if (!values.empty())
-      decode_chunk(filters_of(Codec::zstd, kWord), 0, stored_, std::as_writable_bytes(std::span(values)), "curves");
+    const auto bytes = std::as_writable_bytes(std::span(values));
+    stream_.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    if (!stream_ || checksum_of(bytes) != block.checksum) throw Error("damaged curves");
     return values;
   }
 
@@ -73,7 +67,6 @@ class Reader {
   std::ifstream stream_;
   bool good_ = false;
   std::uint64_t size_ = 0;
-  std::vector<std::byte> stored_;
 };
 
 std::vector<float> joined(const std::vector<HeadCurves>& heads, std::vector<float> HeadCurves::*part) {
@@ -155,10 +148,9 @@ CurveWriter::~CurveWriter() {
 }
 
 void CurveWriter::put(std::span<const std::byte> values) {
-  const auto stored = values.empty() ? values : encoder_of_this_thread(Codec::zstd).encode(values, kWord);
-  const Block block{values.size(), stored.size(), checksum_of(values.size(), stored)};
+  const Block block{values.size(), checksum_of(values)};
   stream_.write(reinterpret_cast<const char*>(&block), sizeof block);
-  stream_.write(reinterpret_cast<const char*>(stored.data()), static_cast<std::streamsize>(stored.size()));
+  stream_.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size()));
 }
 
 void CurveWriter::add(const RankedLayer& layer) {

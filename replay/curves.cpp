@@ -98,25 +98,29 @@ HeadInput RankedSample::head_input(std::size_t layer) const {
   return input;
 }
 
-RankedSample::Allocator::Allocator(const RankedSample& sample, const Policies& policies, PolicyIndex policy,
-                                   const Measured& measured_by_layers, const Measured& measured_by_heads)
-    : sample_(sample) {
-  const LayerAllocator& layers = policies.layer_allocators[policy.layer_allocator];
-  const HeadAllocator& heads = policies.head_allocators[policy.head_allocator];
-  layer_name_ = layers.name;
-  head_name_ = heads.name;
-  for (std::size_t l = 0; l < sample.layers_.size(); ++l) {
-    HeadInput input = sample.head_input(l);
-    if (l < measured_by_heads.size()) input.measured = measured_by_heads[l];
-    input.price = [&ranked = sample.layers_[l]](Rows rows, Metric metric, std::int64_t head, std::int64_t kept) {
+std::vector<HeadSplit> RankedSample::head_splits(const HeadAllocator& allocator, const Measured& measured) const {
+  std::vector<HeadSplit> splits;
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    HeadInput input = head_input(l);
+    if (l < measured.size()) input.measured = measured[l];
+    input.price = [&ranked = layers_[l]](Rows rows, Metric metric, std::int64_t head, std::int64_t kept) {
       return ranked.head_loss(rows, metric, static_cast<std::size_t>(head), kept);
     };
-    heads_.push_back(heads.prepare(input));
+    splits.push_back(allocator.prepare(input));
   }
+  return splits;
+}
+
+RankedSample::Allocator::Allocator(const RankedSample& sample, const Policies& policies, PolicyIndex policy,
+                                   const Measured& measured, const std::vector<HeadSplit>& heads)
+    : sample_(sample), heads_(heads) {
+  const LayerAllocator& layers = policies.layer_allocators[policy.layer_allocator];
+  layer_name_ = layers.name;
+  head_name_ = policies.head_allocators[policy.head_allocator].name;
   input_.shape = sample.shape_;
   input_.layers = sample.numbers_;
   input_.protected_per_head = std::min(sample.protect_.first + sample.protect_.last, sample.shape_.tokens);
-  input_.measured = measured_by_layers;
+  input_.measured = measured;
   input_.ranked = [&sample](int layer) { return sample.head_input(static_cast<std::size_t>(layer)); };
   input_.price = [this](int layer, Rows rows, Metric metric, std::int64_t entries) {
     const auto l = static_cast<std::size_t>(layer);

@@ -58,11 +58,15 @@ class RankedSample {
   const Variant& variant() const { return variant_; }
   const std::vector<RankedLayer>& layers() const { return layers_; }
 
-  // Splits of one pair of allocators at any budget. Checks that both keep their promise of exact sums.
+  // [layer], over its heads. Whatever the layer allocator is, they are the same.
+  std::vector<HeadSplit> head_splits(const HeadAllocator& allocator, const Measured& measured) const;
+
+  // Splits of one pair of allocators at any budget. Checks that both keep their promise of exact sums. `heads`, which
+  // stays with the caller, is of the policy's head allocator.
   class Allocator {
    public:
-    Allocator(const RankedSample& sample, const Policies& policies, PolicyIndex policy,
-              const Measured& measured_by_layers, const Measured& measured_by_heads);
+    Allocator(const RankedSample& sample, const Policies& policies, PolicyIndex policy, const Measured& measured,
+              const std::vector<HeadSplit>& heads);
     Allocator(const Allocator&) = delete;
     Allocator& operator=(const Allocator&) = delete;
     Allocation at(double keep) const;
@@ -73,7 +77,7 @@ class RankedSample {
     const RankedSample& sample_;
     std::string layer_name_;
     std::string head_name_;
-    std::vector<HeadSplit> heads_;
+    const std::vector<HeadSplit>& heads_;
     LayerInput input_;
     LayerSplit layers_;
   };

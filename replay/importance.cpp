@@ -54,8 +54,9 @@ class SampleAblation {
   SampleFindings run(const std::vector<double>& shares) {
     for (const Variant& variant : variants_of(policies_.rankers[0], 0, plan_)) {
       const RankedSample ranked = curves_.load(variant);
-      const RankedSample::Allocator allocator(ranked, policies_, {}, curves_.measured_by_layers(0),
-                                              curves_.measured_by_heads(0));
+      const std::vector<HeadSplit> heads =
+          ranked.head_splits(policies_.head_allocators[0], curves_.measured_by_heads(0));
+      const RankedSample::Allocator allocator(ranked, policies_, {}, curves_.measured_by_layers(0), heads);
       const auto variants = static_cast<double>(policies_.rankers[0].scorer.uses_keep ? plan_.keep.size() : 1);
       add_curves(ranked, allocator, shares, 1 / variants);
       for (std::size_t k = 0; k < plan_.keep.size(); ++k)

@@ -168,6 +168,14 @@ class SampleCurves::Pass {
     });
   }
 
+  // Into how many calls a KV head's rankings go: one call makes once what all of them need, several keep all threads
+  // busy.
+  std::size_t calls_for_each(std::size_t heads, std::size_t rankings) const {
+    constexpr std::size_t kTasksPerThread = 2;
+    if (ops_.rankings_together) return 1;
+    return std::clamp<std::size_t>(kTasksPerThread * static_cast<std::size_t>(threads_) / heads, 1, rankings);
+  }
+
   // Curves of every (variant, KV head) of a layer.
   void measure(const LayerData& data, Rows rows, std::vector<RankedLayer>& ranked) const {
     const LayerShape shape = data.features.shape;
@@ -176,17 +184,18 @@ class SampleCurves::Pass {
     const auto heads = static_cast<std::size_t>(shape.kv_heads);
     // [head][ranked]
     std::vector<LossCurves> sums(ranked.size() * heads, LossCurves(data.features.tokens));
-    const std::size_t together = ops_.rankings_together ? ranked.size() : 1;
-    const std::size_t calls = ranked.size() / together;  // of a head
+    const std::size_t calls = calls_for_each(heads, ranked.size());
     parallel_for(static_cast<std::int64_t>(calls * heads), threads_, [&](std::int64_t task) {
-      const std::size_t first = static_cast<std::size_t>(task) % calls * together;
+      const std::size_t call = static_cast<std::size_t>(task) % calls;
+      const std::size_t first = call * ranked.size() / calls;
+      const std::size_t behind = (call + 1) * ranked.size() / calls;
       const std::size_t head = static_cast<std::size_t>(task) / calls;
       const auto g = static_cast<std::int64_t>(head);
       std::vector<std::span<const std::uint32_t>> rankings;
-      for (std::size_t v = first; v < first + together; ++v) rankings.push_back(ranked[v].ranked.ranking.head(g));
+      for (std::size_t v = first; v < behind; ++v) rankings.push_back(ranked[v].ranked.ranking.head(g));
       ops_.accumulate_losses({attention.head_range(g * shape.group(), shape.group()),
                               data.values.view().row_range(0, attention.columns).head_range(g, 1), rankings},
-                             std::span(sums).subspan(head * ranked.size() + first, together));
+                             std::span(sums).subspan(head * ranked.size() + first, behind - first));
     });
     for (std::size_t v = 0; v < ranked.size(); ++v) {
       double energy = 0;

@@ -49,9 +49,10 @@ std::vector<KeepMask> keep_masks(const Trace& trace, const ReplayPlan& plan, con
   for (const PolicyChoice& choice : choices) {
     const Variant variant = variant_at(plan, policies, choice.policy.ranker, choice.keep);
     const RankedSample ranked = curves.load(variant);
+    const std::size_t h = choice.policy.head_allocator;
+    const std::vector<HeadSplit> heads = ranked.head_splits(policies.head_allocators[h], curves.measured_by_heads(h));
     const RankedSample::Allocator allocator(ranked, policies, choice.policy,
-                                            curves.measured_by_layers(choice.policy.layer_allocator),
-                                            curves.measured_by_heads(choice.policy.head_allocator));
+                                            curves.measured_by_layers(choice.policy.layer_allocator), heads);
     requests.push_back({variant, allocator.at(choice.keep), {}});
   }
   return masks_of(trace, plan, policies, requests);

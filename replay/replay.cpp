@@ -93,12 +93,21 @@ class SampleReplay {
       for (std::size_t l = 0; l < layers.size(); ++l)
         watch_.scores(trace_.sample(), table_, variant.ranker, layers[l], ranked.layers()[l].ranked.scores.view());
     }
+    std::vector<std::vector<HeadSplit>> heads(policies_.head_allocators.size());
+    parallel_for(static_cast<std::int64_t>(heads.size()), plan_.threads, [&](std::int64_t i) {
+      const auto h = static_cast<std::size_t>(i);
+      if (sample_.head_skipped[h].empty())
+        heads[h] = ranked.head_splits(policies_.head_allocators[h], curves.measured_by_heads(h));
+    });
     const std::size_t per_ranker = policies_.layer_allocators.size() * policies_.head_allocators.size();
     std::vector<Found> found(per_ranker);
     parallel_for(static_cast<std::int64_t>(per_ranker), plan_.threads, [&](std::int64_t i) {
       const std::size_t p = variant.ranker * per_ranker + static_cast<std::size_t>(i);
       if (!sample_.why_skipped(table_.policy(p)).empty()) return;
-      evaluate(curves, ranked, p, found[static_cast<std::size_t>(i)]);
+      const PolicyIndex index = table_.policy(p);
+      const RankedSample::Allocator allocator(
+          ranked, policies_, index, curves.measured_by_layers(index.layer_allocator), heads[index.head_allocator]);
+      evaluate(allocator, ranked, p, found[static_cast<std::size_t>(i)]);
     });
     for (Found& one : found) {
       std::ranges::move(one.later, std::back_inserter(later_));
@@ -106,12 +115,10 @@ class SampleReplay {
     }
   }
 
-  void evaluate(const SampleCurves& curves, const RankedSample& ranked, std::size_t policy, Found& found) {
-    const PolicyIndex index = table_.policy(policy);
+  void evaluate(const RankedSample::Allocator& allocator, const RankedSample& ranked, std::size_t policy,
+                Found& found) {
     const Variant& variant = ranked.variant();
-    const RankedSample::Allocator allocator(ranked, policies_, index, curves.measured_by_layers(index.layer_allocator),
-                                            curves.measured_by_heads(index.head_allocator));
-    const bool direct = static_cast<bool>(policies_.rankers[index.ranker].structure.select);
+    const bool direct = static_cast<bool>(policies_.rankers[variant.ranker].structure.select);
     for (std::size_t k = 0; k < plan_.keep.size(); ++k) {
       if (variant.keep && *variant.keep != k) continue;
       Allocation allocation;

@@ -24,6 +24,19 @@ struct Kept {
   SetLosses losses;                      // filled by measure_sets
 };
 
+// Rising, without sorting: sets hold a good part of all positions.
+std::vector<std::uint32_t> in_order(const std::vector<std::uint32_t>& positions, std::int64_t tokens) {
+  std::vector<std::uint8_t> is_kept(static_cast<std::size_t>(tokens));
+  for (const std::uint32_t j : positions) is_kept[j] = 1;
+  std::vector<std::uint32_t> rising(is_kept.size());
+  std::size_t count = 0;
+  for (std::uint32_t j = 0; j < is_kept.size(); ++j) {
+    rising[count] = j;
+    count += is_kept[j];
+  }
+  return {rising.begin(), rising.begin() + static_cast<std::ptrdiff_t>(count)};
+}
+
 // The sets of one layer at a time.
 class LayerSets {
  public:
@@ -48,8 +61,7 @@ class LayerSets {
       for (std::size_t g = 0; g < kept.size(); ++g) sets_[{variant_of_[r], static_cast<std::int64_t>(g), kept[g]}] = {};
     }
     for_each_set([&](const HeadSet& set, Kept& kept) {
-      kept.positions = selectors_[set.variant](static_cast<int>(set.head), set.count);
-      std::sort(kept.positions.begin(), kept.positions.end());
+      kept.positions = in_order(selectors_[set.variant](static_cast<int>(set.head), set.count), data_.features.tokens);
     });
   }
 

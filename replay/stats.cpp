@@ -94,11 +94,11 @@ void shuffle(std::span<std::size_t> x, std::uint64_t& state) {
 double quantile(std::vector<double> x, double q) {
   std::erase_if(x, [](double value) { return !std::isfinite(value); });
   if (x.empty()) return kNone;
-  std::sort(x.begin(), x.end());
   const double at = q * static_cast<double>(x.size() - 1);
-  const auto floor = static_cast<std::size_t>(at);
-  const std::size_t ceiling = std::min(floor + 1, x.size() - 1);
-  return x[floor] + (at - static_cast<double>(floor)) * (x[ceiling] - x[floor]);
+  const auto floor = x.begin() + static_cast<std::ptrdiff_t>(at);
+  std::nth_element(x.begin(), floor, x.end());
+  const double next = floor + 1 == x.end() ? *floor : *std::min_element(floor + 1, x.end());
+  return *floor + (at - std::floor(at)) * (next - *floor);
 }
 
 Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples) {
@@ -107,7 +107,7 @@ Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resam
   std::uint64_t state = seed;
   for (int i = 0; i < resamples; ++i) {
     double sum = 0;
-    for (const std::size_t index : resample(x.size(), state)) sum += x[index];
+    for (std::size_t n = 0; n < x.size(); ++n) sum += x[below(x.size(), state)];
     means.push_back(sum / static_cast<double>(x.size()));
   }
   return {quantile(means, 0.025), quantile(means, 0.975)};

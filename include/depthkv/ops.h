@@ -65,7 +65,7 @@ struct MergeInput {
 
 struct Ops {
   std::string_view name;
-  // accumulate_losses is fastest with all rankings of a KV head in one call; else with one, on a thread for each.
+  // accumulate_losses is fastest with all rankings of a KV head in one call, however many threads there are.
   bool rankings_together = false;
   // Causal softmax rows. queries [H, R, d], keys [Hkv, T, d], positions [R]; returns [H, R, T], 0 where key > position.
   Tensor (*attention_rows)(const View& queries, const View& keys, std::span<const std::int32_t> positions, SoftmaxSpec);

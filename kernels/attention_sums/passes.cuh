@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What attention_sums and attention_maxima share in device code: two passes, neither of which keeps a row. The first,
-// here, takes the logarithm of every row's sum of exponentials; in the second every key is reduced over rows. In both,
-// a block holds some vectors (queries, then keys) and lets the others stream by (kernels/tiles.cuh). All is taken in
-// one order, and no atomics are needed.
+// What attention_sums and attention_maxima share in device code: two passes, neither of which keeps a row. The first
+// takes the logarithm of every row's sum of exponentials; in the second every key is reduced over rows, in a way that
+// each of them has its own. In both, a block holds some vectors (queries, then keys) and lets the others stream by
+// (kernels/tiles.cuh). All is taken in one order, and no atomics are needed.
 #pragma once
 #include <cmath>
 
@@ -95,6 +95,54 @@ static __global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     }
     if (lane == 0 && row + i < block.rows)
       normalisers[static_cast<long long>(head) * block.rows + row + i] = top[i] + static_cast<float>(log(sum[i]));
+  }
+}
+
+// The keys of a block of the second pass: kHeld of one head, which is grid.y; kEach to a thread. Threads that follow
+// each other, kAcross of them, have the same keys and other rows.
+struct HeldKeys {
+  int head;
+  int first;
+  int own;  // this thread's first
+  int lane;
+  int all;  // of the head
+};
+__device__ inline HeldKeys held_keys(const AttentionBlock& block) {
+  const int first = static_cast<int>(blockIdx.x) * kHeld;
+  return {static_cast<int>(blockIdx.y), first, first + static_cast<int>(threadIdx.x) / kAcross * kEach,
+          static_cast<int>(threadIdx.x) % kAcross, block.first + block.rows};
+}
+
+// Calls reduction.begin(row) and then reduction.take(i, softmax) for each of this thread's keys that the row sees.
+template <class Reduction>
+__device__ inline void for_rows(const AttentionBlock& block, const float* normalisers, const HeldKeys& keys,
+                                Tiles& tiles, Reduction& reduction) {
+  const Vectors<Half> held{
+      block.keys + keys.first * block.key_row_stride + keys.head / block.group * block.key_head_stride,
+      block.key_row_stride, min(kHeld, keys.all - keys.first)};
+  const float* queries = block.queries + keys.head * block.query_head_stride;
+  const int rows_before = keys.head * block.rows;  // in normalisers
+  const int behind = rows_that_see(block, keys.first, held.count);
+  DEPTHKV_NO_UNROLL
+  for (int from = max(0, keys.first - block.first); from < behind; from += kStreamed) {
+    float products[kEach][kEach];
+    multiply(
+        products, tiles, held,
+        Vectors<float>{queries + from * block.query_row_stride, block.query_row_stride, min(kStreamed, behind - from)},
+        block.dimensions);
+    DEPTHKV_UNROLL
+    for (int k = 0; k < kEach; ++k) {
+      const int row = from + keys.lane * kEach + k;
+      if (row >= behind) continue;
+      const int position = block.first + row;
+      const float normaliser = normalisers[rows_before + row];
+      reduction.begin(row);
+      DEPTHKV_UNROLL
+      for (int i = 0; i < kEach; ++i) {
+        if (keys.own + i > position || keys.own + i < first_seen_by(block, position)) continue;
+        reduction.take(i, expf(logit_of(block, products[i][k]) - normaliser));
+      }
+    }
   }
 }
 

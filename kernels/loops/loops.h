@@ -17,8 +17,6 @@ constexpr std::size_t kMomentRows = 64;
 // Rows and dimensions that are walked along a ranking at once.
 constexpr std::size_t kWalkRows = 8;
 constexpr std::size_t kWalkWidth = 32;
-// Losses that are added up apart.
-constexpr std::size_t kWalkLanes = 16;
 
 // A stretch of a ranking's walk for kWalkRows rows and kWalkWidth dimensions: entry after entry joins the sum of
 // weighted values.
@@ -36,7 +34,8 @@ struct WalkWeights {
   const float* attention = nullptr;      // [T][kWalkRows]
   const std::uint32_t* order = nullptr;  // [keys]
   std::size_t keys = 0;
-  float* weights = nullptr;  // [keys][kWalkRows]
+  const double* mass = nullptr;  // [kWalkRows]: the sum of the weights before the first key
+  float* weights = nullptr;      // [keys][kWalkRows]
   float* inverse = nullptr;  // [keys][kWalkRows]: one over the sum, in double, of the weights before the key; 0 where
                              // that is at most kNoMass
 };
@@ -94,9 +93,11 @@ struct Loops {
   void (*order_weights)(const WalkWeights& walk);
   // The stretch's values, weighted, join the sums; `inverse` and `full` aren't read.
   void (*weighted_sums)(const LossWalk& walk);
-  // The same, and losses [keys][kWalkLanes] += squared differences of sum * inverse and full before each key, in lanes:
-  // rows and then dimensions in order.
-  void (*walk_losses)(const LossWalk& walk, float* losses);
+  // The same, and losses [keys][kWalkWidth] += squared differences of sum * inverse and full before each key, rows in
+  // order; they = those if `first`.
+  void (*walk_losses)(const LossWalk& walk, bool first, float* losses);
+  // errors [keys] += the sums of losses [keys][kWalkWidth] over dimensions, in double.
+  void (*add_losses)(const float* losses, std::size_t keys, double* errors);
   // sums [kWalkRows][kWalkWidth] += weighted values of the chosen keys, in order.
   void (*chosen_sums)(const ChosenSums& in, float* sums);
   // The sum of what `mask`, all ones or zeros, leaves of a row, in double, eight columns apart.

@@ -5,13 +5,14 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace depthkv {
 namespace {
 
 constexpr std::int64_t kGrid = 64;
 constexpr std::int64_t kFew = 256;
-constexpr std::size_t kMoves = 16;  // of a unit at one size of step, on average
+constexpr std::size_t kMoves = 16;  // of a unit with one size of step, on average
 
 std::vector<std::int64_t> grid(std::int64_t low, std::int64_t high) {
   std::vector<std::int64_t> entries;
@@ -26,6 +27,58 @@ std::vector<std::int64_t> grid(std::int64_t low, std::int64_t high) {
   }
   return entries;
 }
+
+// A split, and what each unit loses where it is and a step to either side of that.
+class Exchange {
+ public:
+  Exchange(std::vector<std::int64_t> split, const std::vector<Curve>& curves, const LayerPrice& price)
+      : split_(std::move(split)), curves_(curves), price_(price), losses_(split_.size()) {
+    for (std::size_t u = 0; u < split_.size(); ++u) losses_[u].here = price_(u, split_[u]);
+  }
+
+  // Bounded, since on curves that aren't convex it may go on for long.
+  void run(std::int64_t step) {
+    for (std::size_t u = 0; u < split_.size(); ++u) {
+      losses_[u].below = at(u, split_[u] - step);
+      losses_[u].above = at(u, split_[u] + step);
+    }
+    for (std::size_t moves = 0; moves < kMoves * split_.size(); ++moves) {
+      const auto from = std::ranges::min_element(losses_, {}, &Losses::by_giving);
+      const auto to = std::ranges::max_element(losses_, {}, &Losses::by_taking);
+      if (from == to || !(to->by_taking() > from->by_giving())) return;
+      const auto giver = static_cast<std::size_t>(from - losses_.begin());
+      const auto taker = static_cast<std::size_t>(to - losses_.begin());
+      split_[giver] -= step;
+      split_[taker] += step;
+      *from = {at(giver, split_[giver] - step), from->below, from->here};
+      *to = {to->here, to->above, at(taker, split_[taker] + step)};
+    }
+  }
+
+  const std::vector<std::int64_t>& split() const { return split_; }
+
+ private:
+  struct Losses {
+    double below = 0;
+    double here = 0;
+    double above = 0;
+    double by_giving() const { return below - here; }
+    double by_taking() const { return here - above; }
+  };
+
+  // Infinite beyond the curve's ends: nobody goes there.
+  double at(std::size_t unit, std::int64_t entries) const {
+    const Curve& curve = curves_[unit];
+    if (entries < curve.front().entries || entries > curve.back().entries)
+      return std::numeric_limits<double>::infinity();
+    return price_(unit, entries);
+  }
+
+  std::vector<std::int64_t> split_;
+  const std::vector<Curve>& curves_;
+  const LayerPrice& price_;
+  std::vector<Losses> losses_;
+};
 
 }  // namespace
 
@@ -98,31 +151,13 @@ std::vector<Curve> priced(const LayerInput& input, std::int64_t least_per_head, 
 
 std::vector<std::int64_t> exchanged(std::vector<std::int64_t> split, const std::vector<Curve>& curves,
                                     const LayerPrice& price) {
-  constexpr double kNever = std::numeric_limits<double>::infinity();
   std::int64_t widest = 1;
   for (const Curve& curve : curves)
     for (std::size_t i = 1; i < curve.size(); ++i) widest = std::max(widest, curve[i].entries - curve[i - 1].entries);
-  std::vector<double> lost(split.size());    // by giving
-  std::vector<double> gained(split.size());  // by taking
-  for (auto step = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(widest))); step > 0; step /= 2) {
-    const auto look = [&](std::size_t u) {
-      const double here = price(u, split[u]);
-      lost[u] = split[u] - step < curves[u].front().entries ? kNever : price(u, split[u] - step) - here;
-      gained[u] = split[u] + step > curves[u].back().entries ? -kNever : here - price(u, split[u] + step);
-    };
-    for (std::size_t u = 0; u < split.size(); ++u) look(u);
-    // Bounded, since on curves that aren't convex it may go on for long.
-    for (std::size_t moves = 0; moves < kMoves * split.size(); ++moves) {
-      const auto from = static_cast<std::size_t>(std::min_element(lost.begin(), lost.end()) - lost.begin());
-      const auto to = static_cast<std::size_t>(std::max_element(gained.begin(), gained.end()) - gained.begin());
-      if (from == to || !(gained[to] > lost[from])) break;
-      split[from] -= step;
-      split[to] += step;
-      look(from);
-      look(to);
-    }
-  }
-  return split;
+  Exchange exchange(std::move(split), curves, price);
+  for (auto step = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(widest))); step > 0; step /= 2)
+    exchange.run(step);
+  return exchange.split();
 }
 
 }  // namespace depthkv

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -124,18 +125,20 @@ struct Walked {
   bool operator==(const Walked&) const = default;
 };
 
-// A walk over `keys` keys in an order of its own, in two stretches.
-Walked run_walk(const Loops& loops, std::size_t keys) {
+// A walk over `keys` keys in an order of its own, in two stretches; losses replace what is there or are added to it.
+Walked run_walk(const Loops& loops, std::size_t keys, bool first_losses = true) {
   std::vector<float> attention = random_floats(keys * kWalkRows, 8);
   for (float& x : attention) x = x * x / static_cast<float>(keys);
   for (std::size_t i = 0; i < keys; ++i) attention[i * kWalkRows + 5] = 0;  // never any mass
   const std::vector<float> values = random_floats(keys * kWalkWidth, 9);
   const std::vector<float> full = random_floats(kWalkRows * kWalkWidth, 10);
+  const std::vector<double> mass{0, 0.5, 0, 0, 0, 0, 0, 2};  // before
   std::vector<std::uint32_t> order(keys);
   for (std::size_t i = 0; i < keys; ++i) order[i] = static_cast<std::uint32_t>(i * 7 % keys);
   Walked walked{std::vector<float>(keys * kWalkRows), std::vector<float>(keys * kWalkRows),
-                std::vector<float>(kWalkRows * kWalkWidth), std::vector<float>(keys * kWalkLanes)};
-  loops.order_weights({attention.data(), order.data(), keys, walked.weights.data(), walked.inverse.data()});
+                std::vector<float>(kWalkRows * kWalkWidth), std::vector<float>(keys * kWalkWidth, 1.0F)};
+  loops.order_weights(
+      {attention.data(), order.data(), keys, mass.data(), walked.weights.data(), walked.inverse.data()});
   const std::size_t first = keys / 3;
   LossWalk walk{.values = values.data(),
                 .weights = walked.weights.data(),
@@ -148,7 +151,7 @@ Walked run_walk(const Loops& loops, std::size_t keys) {
   walk.weights += first * kWalkRows;
   walk.inverse += first * kWalkRows;
   walk.keys = keys - first;
-  loops.walk_losses(walk, walked.losses.data());
+  loops.walk_losses(walk, first_losses, walked.losses.data());
   return walked;
 }
 
@@ -156,9 +159,13 @@ TEST_F(LoopsTest, WalksHaveTheSameBitsAndEndWithTheSumOfAll) {
   for (const std::size_t keys : {1U, 2U, 13U, 129U}) {
     const Walked a = run_walk(base_loops(), keys);
     EXPECT_TRUE(a == run_walk(*other_, keys)) << keys;
+    const Walked added = run_walk(base_loops(), keys, false);
+    EXPECT_TRUE(added == run_walk(*other_, keys, false)) << keys;
+    for (std::size_t i = 0; i < (keys - keys / 3) * kWalkWidth; ++i)
+      EXPECT_NEAR(added.losses[i], 1 + a.losses[i], 1e-5 * (1 + a.losses[i])) << keys << ' ' << i;
     const std::vector<float> values = random_floats(keys * kWalkWidth, 9);
     for (std::size_t r = 0; r < kWalkRows; ++r) {
-      double mass = 0;
+      double mass = r == 1 ? 0.5 : r == 7 ? 2 : 0;
       double sum = 0;
       for (std::size_t i = 0; i < keys; ++i) {
         const double inverse = mass > 1e-6 ? 1 / mass : 0;
@@ -167,6 +174,21 @@ TEST_F(LoopsTest, WalksHaveTheSameBitsAndEndWithTheSumOfAll) {
         sum += static_cast<double>(a.weights[i * kWalkRows + r]) * static_cast<double>(values[i * kWalkWidth]);
       }
       EXPECT_NEAR(a.sums[r * kWalkWidth], sum, 1e-5) << keys << ' ' << r;
+    }
+  }
+}
+
+TEST_F(LoopsTest, LossesAddUpToTheSameBits) {
+  for (const std::size_t keys : {1U, 4U, 7U}) {
+    const std::vector<float> losses = random_floats(keys * kWalkWidth, 15);
+    std::vector<double> a(keys, 0.25);
+    std::vector<double> b = a;
+    base_loops().add_losses(losses.data(), keys, a.data());
+    other_->add_losses(losses.data(), keys, b.data());
+    EXPECT_EQ(a, b) << keys;
+    for (std::size_t k = 0; k < keys; ++k) {
+      const auto line = losses.begin() + static_cast<std::ptrdiff_t>(k * kWalkWidth);
+      EXPECT_NEAR(a[k], std::accumulate(line, line + kWalkWidth, 0.25), 1e-12) << keys << ' ' << k;
     }
   }
 }

@@ -313,8 +313,8 @@ class AllocatorGoldens : public testing::Test {
     if (!curves.layer_skipped[0].empty() || !curves.head_skipped[0].empty()) return;  // needs a file
     curves.run({true});
     const RankedSample sample = curves.load({0, std::nullopt});
-    const RankedSample::Allocator allocator(sample, policies, {0, 0, 0}, curves.measured_by_layers(0),
-                                            curves.measured_by_heads(0));
+    const std::vector<HeadSplit> split = sample.head_splits(policies.head_allocators[0], curves.measured_by_heads(0));
+    const RankedSample::Allocator allocator(sample, policies, {0, 0, 0}, curves.measured_by_layers(0), split);
     std::vector<std::vector<double>> rows;
     for (const double keep : {0.2, 0.4, 0.8}) {
       const Allocation allocation = allocator.at(keep);
