@@ -107,7 +107,7 @@ Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resam
   std::uint64_t state = seed;
   for (int i = 0; i < resamples; ++i) {
     double sum = 0;
-    for (std::size_t n = 0; n < x.size(); ++n) sum += x[below(x.size(), state)];
+    for (std::size_t n = 0; n < x.size(); ++n) sum += x[draw_below(x.size(), state)];
     means.push_back(sum / static_cast<double>(x.size()));
   }
   return {quantile(means, 0.025), quantile(means, 0.975)};
