@@ -76,7 +76,7 @@ TEST_F(TasksTest, TheTaskPackIsReadAsBefore) {
     }
   }
   EXPECT_EQ(files, 10);
-  EXPECT_EQ(samples, 23U);
+  EXPECT_EQ(samples, 66U);
 }
 
 TEST_F(TasksTest, TextIsOneSampleByteForByte) {
