@@ -43,7 +43,6 @@
 namespace depthkv {
 namespace {
 
-constexpr const char* kWho = "layer allocator depthkv";
 constexpr std::int64_t kCakeWindow = 32;
 constexpr double kZigzagTau = 0.9;
 
@@ -51,6 +50,7 @@ constexpr double kZigzagTau = 0.9;
 constexpr std::array<std::string_view, 6> kOnlyMeasured{"kl", "score", "length", "infonce", "dime", "lidar"};
 
 struct Depthkv {
+  std::string who;  // in messages
   PerLayer given;
   std::string metric;
   ImportanceMap map;
@@ -102,7 +102,7 @@ std::vector<double> fixed_importance(const Depthkv& how, const LayerInput& input
   const std::size_t layers = input.shape.layers.size();
   std::vector<double> importance;
   if (!how.given.values.empty()) {
-    how.given.expect(kWho, layers);
+    how.given.expect(how.who, layers);
     return how.given.values;
   }
   if (by_curves(how)) return importance;
@@ -151,7 +151,7 @@ std::int64_t middle_of(const Depthkv& how, const Limits& limits, const LayerInpu
   throw InfeasibleBudget(
       fmt::format("{}: protect_middle={} of {} layers don't fit into keep {:.4g}, which holds {} whole at most, the "
                   "others at their least; protect fewer, keep more, or set narrow=1",
-                  kWho, how.protect_middle, limits.caps.size(), keep, widest));
+                  how.who, how.protect_middle, limits.caps.size(), keep, widest));
 }
 
 std::vector<std::int64_t> split(const Depthkv& how, const std::vector<double>& importance, const LayerInput& input,
@@ -206,10 +206,11 @@ std::string take_metric(Params& params, const DepthkvDefaults& defaults) {
 
 LayerAllocator depthkv_layers(Params& params, const DepthkvDefaults& defaults) {
   Depthkv how;
+  how.who = std::string("layer allocator ") + defaults.name;
   how.metric = take_metric(params, defaults);
   const std::int64_t stage = take_stage(params);
   how.given =
-      take_per_layer(params, kWho, "importance", -std::numeric_limits<double>::infinity(),
+      take_per_layer(params, how.who, "importance", -std::numeric_limits<double>::infinity(),
                      [&](const LayerImportance& layer) { return measured_importance(layer, how.metric, stage); });
   const bool measured = how.given.values.empty();
   how.map.sign = static_cast<double>(
@@ -236,6 +237,6 @@ LayerAllocator depthkv_layers(Params& params, const DepthkvDefaults& defaults) {
   return allocator;
 }
 
-LayerAllocator make_depthkv_layers(Params& params) { return depthkv_layers(params, {}); }
+LayerAllocator make_depthkv_layers(Params& params) { return depthkv_layers(params, {"depthkv"}); }
 
 }  // namespace depthkv

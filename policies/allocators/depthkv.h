@@ -8,6 +8,7 @@ namespace depthkv {
 
 // What the paper's strategies set otherwise.
 struct DepthkvDefaults {
+  const char* name;
   const char* metric = nullptr;  // none: kl of an importance.json, else output_error
   std::int64_t protect_middle = 0;
 };

@@ -5,6 +5,6 @@
 
 namespace depthkv {
 
-LayerAllocator make_mga_layers(Params& params) { return depthkv_layers(params, {"infonce", 0}); }
+LayerAllocator make_mga_layers(Params& params) { return depthkv_layers(params, {"mga", "infonce", 0}); }
 
 }  // namespace depthkv

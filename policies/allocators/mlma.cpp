@@ -5,6 +5,6 @@
 
 namespace depthkv {
 
-LayerAllocator make_mlma_layers(Params& params) { return depthkv_layers(params, {"infonce", 4}); }
+LayerAllocator make_mlma_layers(Params& params) { return depthkv_layers(params, {"mlma", "infonce", 4}); }
 
 }  // namespace depthkv

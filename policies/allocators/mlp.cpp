@@ -5,6 +5,6 @@
 
 namespace depthkv {
 
-LayerAllocator make_mlp_layers(Params& params) { return depthkv_layers(params, {"none", 4}); }
+LayerAllocator make_mlp_layers(Params& params) { return depthkv_layers(params, {"mlp", "none", 4}); }
 
 }  // namespace depthkv
