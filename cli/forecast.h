@@ -22,4 +22,7 @@ Forecast forecast(const TraceSet& traces);
 // Branches per sample, the full cache among them: which policies they are is known once replay has ranked them all.
 std::int64_t most_branches(const Policies& policies, const VerifyPlan& plan);
 
+// What measuring layers on the samples that a study learns from takes; the others are what remains of the forecast.
+ModelWork take_study(Forecast& foreseen, const StudyPlan& study, const ReplayPlan& replay, const VerifyPlan& verify);
+
 }  // namespace depthkv

@@ -127,9 +127,17 @@ void Pipeline::describe() {
     fmt::print("trace   nothing: {} samples in {}\n", traces.files.size(), trace_folder().string());
     foreseen = forecast(traces);
   }
-  if (plan_.study)
-    fmt::print("study   {} samples of each task to learn from, {} documents of {} tokens in {} noised views each\n",
-               plan_.study->learn, plan_.study->views.documents, plan_.study->views.tokens, plan_.study->views.views);
+  std::int64_t cache_bytes = foreseen.recording_bytes;
+  if (plan_.study) {
+    const ViewPlan& views = plan_.study->views;
+    const ModelWork measuring =
+        take_study(foreseen, *plan_.study, plan_.replay, plan_.verify ? *plan_.verify : VerifyPlan{});
+    print_work("study", measuring, "at most ");
+    fmt::print(
+        "{:<11} {} samples of each task to learn from; at most {} documents of {} tokens in {} noised views each\n", "",
+        plan_.study->learn, views.documents, views.tokens, views.views);
+    cache_bytes = std::max(cache_bytes, measuring.cache_bytes);
+  }
   const Policies policies = make_policies(with_bounds(with_study_file(plan_.replay, {})), registry_);
   fmt::print(
       "replay  {} policies ({} rankers x {} layer allocators x {} head allocators) at {} budgets: {} results per "
@@ -145,7 +153,7 @@ void Pipeline::describe() {
   } else {
     fmt::print("verify  nothing\n");
   }
-  if (plan_.trace || plan_.verify) print_memory(plan_.model, std::max(foreseen.recording_bytes, work.cache_bytes));
+  if (plan_.trace || plan_.verify) print_memory(plan_.model, std::max(cache_bytes, work.cache_bytes));
 }
 
 void Pipeline::describe_verify() {

@@ -26,7 +26,7 @@ VerifiedSample verified_sample(const Sample& sample) {
   const std::int64_t answer = sample.size() - sample.segments.prompt_end;
   const std::int64_t reference = sample.answers.empty() ? 0 : kMaxReference;
   return {sample.segments, answer, sample.answer_source == "reference" ? answer : reference,
-          is_text_metric(sample.metric)};
+          is_text_metric(sample.metric), sample.task};
 }
 
 ModelWork verification_work(const ModelCard& model, std::span<const VerifiedSample> samples, Cut cut,

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "depthkv/verify.h"
 
@@ -23,6 +24,7 @@ struct VerifiedSample {
   std::int64_t answer = 0;     // tokens
   std::int64_t reference = 0;  // tokens whose likelihood is taken
   bool generates = false;      // its metric scores a text
+  std::string task = {};
 };
 VerifiedSample verified_sample(const Sample& sample);
 ModelWork verification_work(const ModelCard& model, std::span<const VerifiedSample> samples, Cut cut,
