@@ -2,6 +2,7 @@
 #include "bench/op_work.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -259,6 +260,24 @@ OpWork merge_rows(const Shared& x) {
           {}};
 }
 
+// About half of the columns of four sets, in runs and one by one.
+OpWork hide_entries(const Shared& x) {
+  auto logits = std::make_shared<Tensor>(x->in.attention);
+  auto hidden = std::make_shared<HiddenColumns>(x->c.kv_heads, 4, x->c.tokens, x->c.rows, 1);
+  double columns = 0;
+  for (std::int64_t g = 0; g < hidden->kv_heads; ++g)
+    for (const std::uint32_t set : hidden->row_sets)
+      for (const std::uint32_t word : hidden->view().set(g, set)) columns += std::popcount(word);
+  return {"hide_entries",
+          [x, logits, hidden] {
+            x->ops.hide_entries({logits->values().data(), logits->heads(), logits->rows(), logits->columns()},
+                                hidden->view(), hidden->row_sets);
+          },
+          0,
+          kFloat * (x->c.group * columns + static_cast<double>(hidden->bits.size() + hidden->row_sets.size())),
+          {}};
+}
+
 }  // namespace
 
 std::vector<OpWork> works_of(const KernelCase& c, Device device) {
@@ -266,7 +285,7 @@ std::vector<OpWork> works_of(const KernelCase& c, Device device) {
   std::vector<OpWork> works;
   for (const auto make : {attention_rows, attention_sums, attention_maxima, column_sums, row_norms, projected_norms,
                           moments, rank, accumulate_losses, set_losses, evidence_curves, pooled_best, page_bounds,
-                          page_scores, quantise_keys, quantise_values, nearest_kept, merge_rows})
+                          page_scores, quantise_keys, quantise_values, nearest_kept, merge_rows, hide_entries})
     works.push_back(make(inputs));
   return works;
 }

@@ -31,14 +31,15 @@ struct OpWork {
 
 // Flops and bytes of one run are exact. Ops run on one thread: callers hand every thread a KV head. Rows of attention
 // are the case's last ones. `moments` is the CPU's on any device. column_sums, row_norms, rank,
-// evidence_curves, page_bounds and quantise take all heads, pooled_best all of 32 layers; the others one KV head and
-// its query heads.
+// evidence_curves, page_bounds, quantise and hide_entries take all heads, pooled_best all of 32 layers; the others one
+// KV head and its query heads.
 std::vector<OpWork> works_of(const KernelCase& c, Device device = Device::cpu);
 // Their names, in that order.
 inline constexpr std::string_view kOpNames[] = {
     "attention_rows", "attention_sums", "attention_maxima",  "column_sums",     "row_norms",       "projected_norms",
     "moments",        "rank",           "accumulate_losses", "set_losses",      "evidence_curves", "pooled_best",
-    "page_bounds",    "page_scores",    "quantise_keys",     "quantise_values", "nearest_kept",    "merge_rows"};
+    "page_bounds",    "page_scores",    "quantise_keys",     "quantise_values", "nearest_kept",    "merge_rows",
+    "hide_entries"};
 
 // Copies `bytes` / 2 from one place to another: `bytes` in all are read or written.
 std::function<void()> copy_of(double bytes);

@@ -8,6 +8,7 @@
 #include "kernels/attention_sums/launchers.h"
 #include "kernels/column_sums/column_sums.h"
 #include "kernels/evidence_curves/evidence_curves.h"
+#include "kernels/hide_entries/hide_entries.h"
 #include "kernels/merge/merge.h"
 #include "kernels/page_bounds/page_bounds.h"
 #include "kernels/pooled_best/pooled_best.h"
@@ -37,13 +38,25 @@ const Ops& ops() {
                          .page_scores = cuda::page_scores,
                          .quantise = cuda::quantise,
                          .nearest_kept = cuda::nearest_kept,
-                         .merge_rows = cuda::merge_rows};
+                         .merge_rows = cuda::merge_rows,
+                         .hide_entries = cuda::hide_entries};
   return kCuda;
 }
 
 std::optional<int> device_of(const View& queries, const HalfRows& keys) {
   const std::optional<int> device = device_of(queries.data);
   return device == device_of(keys.data) && readable(queries, keys) ? device : std::nullopt;
+}
+
+std::optional<int> device_of(const Logits& logits) { return device_of(logits.data); }
+
+std::shared_ptr<const std::uint32_t> upload(std::span<const std::uint32_t> words) {
+  const UseLane lane;
+  const std::shared_ptr<std::uint32_t> there(static_cast<std::uint32_t*>(allocate(words.size_bytes())),
+                                             [](std::uint32_t* memory) { release(memory); });
+  copy_to_device(there.get(), words.data(), words.size_bytes(), lane->stream());
+  lane->wait();
+  return there;
 }
 
 std::shared_ptr<const std::uint16_t> gather(std::span<const HalfRows> pieces) {

@@ -13,6 +13,7 @@
 #include "kernels/column_sums/column_sums.h"
 #include "kernels/cuda_backend.h"
 #include "kernels/evidence_curves/evidence_curves.h"
+#include "kernels/hide_entries/hide_entries.h"
 #include "kernels/merge/merge.h"
 #include "kernels/page_bounds/page_bounds.h"
 #include "kernels/pooled_best/pooled_best.h"
@@ -37,13 +38,11 @@ namespace {
 
 CudaBackend& cuda_backend() {
 #if DEPTHKV_WITH_CUDA
-  static CudaBackend backend{cuda::ops, cuda::devices, cuda::device_of, cuda::gather};
+  static CudaBackend backend{cuda::ops, cuda::devices, cuda::device_of, cuda::gather, cuda::device_of, cuda::upload};
 #else
-  static CudaBackend backend{nullptr,
-                             [] {
-                               return cuda::Devices{{}, "this build has no CUDA; build with preset cuda"};
-                             },
-                             nullptr, nullptr};
+  static CudaBackend backend{.devices = [] {
+    return cuda::Devices{{}, "this build has no CUDA; build with preset cuda"};
+  }};
 #endif
   return backend;
 }
@@ -64,8 +63,16 @@ std::optional<int> cuda_device_of(const View& queries, const HalfRows& keys) {
   return cuda_backend().devices().names.empty() ? std::nullopt : cuda_backend().device_of(queries, keys);
 }
 
+std::optional<int> cuda_device_of(const Logits& logits) {
+  return cuda_backend().devices().names.empty() ? std::nullopt : cuda_backend().device_of_logits(logits);
+}
+
 std::shared_ptr<const std::uint16_t> cuda_gather(std::span<const HalfRows> pieces) {
   return cuda_backend().gather(pieces);
+}
+
+std::shared_ptr<const std::uint32_t> cuda_upload(std::span<const std::uint32_t> words) {
+  return cuda_backend().upload(words);
 }
 
 Device fastest_device() { return cuda_backend().devices().names.empty() ? Device::cpu : Device::cuda; }
@@ -99,7 +106,8 @@ const Ops& ops_for(Device device) {
                         .page_scores = cpu::page_scores,
                         .quantise = cpu::quantise,
                         .nearest_kept = cpu::nearest_kept,
-                        .merge_rows = cpu::merge_rows};
+                        .merge_rows = cpu::merge_rows,
+                        .hide_entries = cpu::hide_entries};
   static const Ops kReference{.name = "reference",
                               .attention_rows = reference::attention_rows,
                               .attention_sums = reference::attention_sums,
@@ -116,7 +124,8 @@ const Ops& ops_for(Device device) {
                               .page_scores = reference::page_scores,
                               .quantise = reference::quantise,
                               .nearest_kept = reference::nearest_kept,
-                              .merge_rows = reference::merge_rows};
+                              .merge_rows = reference::merge_rows,
+                              .hide_entries = reference::hide_entries};
   if (device == Device::cuda) return cuda_ops();
   return device == Device::cpu ? kCpu : kReference;
 }

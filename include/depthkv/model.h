@@ -16,9 +16,15 @@
 
 namespace depthkv {
 
-// Entries below the cut that a policy removed, per (layer, KV head), as ascending positions.
+using EntrySets = std::vector<std::vector<std::vector<std::uint32_t>>>;  // [layer][KV head], ascending positions
+
+// What a branch doesn't see.
 struct KeepMask {
-  std::vector<std::vector<std::vector<std::uint32_t>>> pruned;  // [layer][KV head]
+  EntrySets pruned;  // entries below the cut that a policy removed
+  // For policies that evict or select while the model decodes: what is hidden, too, from the token at a position behind
+  // the cut, which may be any entry before it, also of tokens that the branch added. Empty: nothing. What it returns
+  // depends on the position alone; it is called in any order and more than once (docs/decisions/020).
+  std::function<EntrySets(std::int64_t position)> hidden_at = {};
 
   static KeepMask everything(const ModelCard& model);  // prunes nothing
 };
@@ -82,8 +88,8 @@ class Branches {
   virtual void score(std::span<const Token> tokens, std::int64_t first_visited, const Visit& visit) = 0;
 
   // Feeds `lead` to the first `count` branches (by default all), then decodes greedily (ties to the lower token) until
-  // an end token or max_tokens, as many branches together as branch_room() says. Returns the new tokens per branch,
-  // without the end token. Afterwards every branch is back at the prefix.
+  // an end token or max_tokens, as many branches together as branch_room() says, those whose masks change alone.
+  // Returns the new tokens per branch, without the end token. Afterwards every branch is back at the prefix.
   static constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max();
   virtual std::vector<std::vector<Token>> generate(std::span<const Token> lead, std::int64_t max_tokens,
                                                    std::size_t count = kAll) = 0;

@@ -63,6 +63,37 @@ struct MergeInput {
   std::span<const float> shares;           // [D]: what each adds to the divisor
 };
 
+// Rows of logits that are changed where they lie, [H, R, width] without gaps.
+struct Logits {
+  float* data = nullptr;
+  std::int64_t heads = 0;
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
+
+  std::span<float> row(std::int64_t head, std::int64_t row) const {
+    return {data + (head * rows + row) * width, static_cast<std::size_t>(width)};
+  }
+  Logits head_range(std::int64_t first, std::int64_t count) const {
+    return {data + first * rows * width, count, rows, width};
+  }
+};
+
+// Sets of columns, [Hkv, sets, words]: column j is bit j % 32 of word j / 32.
+struct ColumnSets {
+  const std::uint32_t* bits = nullptr;
+  std::int64_t heads = 0;
+  std::int64_t sets = 0;
+  std::int64_t words = 0;
+
+  std::size_t head_words() const { return static_cast<std::size_t>(sets * words); }
+  std::span<const std::uint32_t> set(std::int64_t head, std::int64_t set) const {
+    return {bits + (head * sets + set) * words, static_cast<std::size_t>(words)};
+  }
+  ColumnSets head_range(std::int64_t first, std::int64_t count) const {
+    return {bits + first * sets * words, count, sets, words};
+  }
+};
+
 struct Ops {
   std::string_view name;
   // accumulate_losses is fastest with all rankings of a KV head in one call, however many threads there are.
@@ -104,6 +135,8 @@ struct Ops {
                           std::span<const std::uint32_t> dropped);
   // The kept rows with the dropped ones merged into them, [1, K, d].
   Tensor (*merge_rows)(const MergeInput&);
+  // Columns of each row become -inf: those of the row's set.
+  void (*hide_entries)(const Logits&, const ColumnSets& hidden, std::span<const std::uint32_t> row_sets);
 };
 
 // cpu gives the same bits everywhere; reference is slow and in double; cuda ranks as cpu does, bit for bit.

@@ -75,7 +75,7 @@ class RecordingOnDevice : public testing::Test {
   TracePlan plan_;
   const TinyModelOptions options_{.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 16, .batch = 17};
 #ifndef DEPTHKV_ON_GPU
-  UseCudaBackend played_{{cuda::ops, cuda::devices, cuda::device_of, cuda::gather}};
+  UseCudaBackend played_{{cuda::ops, cuda::devices, cuda::device_of, cuda::gather, cuda::device_of, cuda::upload}};
 #endif
 };
 

@@ -88,7 +88,7 @@ class DeviceReplay : public testing::Test {
   ScratchDirectory scratch_;
   ReplayPlan plan_;
 #ifndef DEPTHKV_ON_GPU
-  UseCudaBackend played_{{cuda::ops, cuda::devices, cuda::device_of, cuda::gather}};
+  UseCudaBackend played_{{cuda::ops, cuda::devices, cuda::device_of, cuda::gather, cuda::device_of, cuda::upload}};
 #endif
 };
 

@@ -180,6 +180,30 @@ struct KeptAndDropped {
   }
 };
 
+// Columns that some of `sets` sets hide from rows of logits: none, all, runs, single ones; bits behind the last column
+// are set, too. Which set is a row's changes from row to row.
+struct HiddenColumns {
+  std::vector<std::uint32_t> bits;
+  std::vector<std::uint32_t> row_sets;
+  std::int64_t kv_heads;
+  std::int64_t sets;
+  std::int64_t words;
+
+  HiddenColumns(std::int64_t heads, std::int64_t count, std::int64_t columns, std::int64_t rows, std::uint64_t seed)
+      : kv_heads(heads), sets(count), words((columns + 31) / 32) {
+    std::mt19937_64 random(seed);
+    for (std::int64_t i = 0; i < heads * count; ++i) {
+      for (std::int64_t w = 0; w < words; ++w) {
+        const std::uint32_t word[] = {0, ~0U, random() % 3 != 0 ? ~0U : 0U, static_cast<std::uint32_t>(random())};
+        bits.push_back(word[i % 4]);
+      }
+    }
+    for (std::int64_t r = 0; r < rows; ++r) row_sets.push_back(static_cast<std::uint32_t>(r % count));
+  }
+
+  ColumnSets view() const { return {bits.data(), kv_heads, sets, words}; }
+};
+
 // What one ranking costs.
 inline LossCurves losses(const Ops& ops, const View& attention, const View& values,
                          std::span<const std::uint32_t> ranking) {

@@ -2,8 +2,9 @@
 """A transformer's forward pass in numpy, without the engine: what it predicts when entries are gone from its cache.
 
 usage: masked_forward.py MODEL.gguf REQUEST.json OUT
-REQUEST: {"prefix": tokens, "tokens": tokens, "branches": [[[positions per KV head] per layer] per branch], "half": whether the cache holds
-half precision}. The prefix is computed with the whole cache; then each branch deletes its entries and continues with the tokens.
+REQUEST: {"prefix": tokens, "tokens": tokens, "branches": [[[positions per KV head] per layer] per branch], "changing": [per branch null or
+[per token, as a branch]], "half": whether the cache holds half precision}. The prefix is computed with the whole cache; then each branch
+deletes its entries and continues with the tokens, one by one where each of them doesn't see other entries.
 OUT: logits after each of them, float64 [branch][token][vocabulary]. Knows llama, qwen2, qwen3, gemma, gemma2 and gemma3 with float32 weights; formulas as in the models' papers
 and the engine's description of its file format.
 
@@ -116,8 +117,8 @@ class Model:
         turned = one * np.cos(angles) - two * np.sin(angles), one * np.sin(angles) + two * np.cos(angles)
         return np.stack(turned, -1).reshape(x.shape) if self.name == "llama" else np.concatenate(turned, -1)
 
-    def attend(self, x, positions, layer, cache):
-        """cache: per KV head (positions, keys, values), to which the rows are added."""
+    def attend(self, x, positions, layer, cache, unseen):
+        """cache: per KV head (positions, keys, values), to which the rows are added. unseen: None or per KV head positions that stay there."""
         name = f"blk.{layer}."
         vectors = lambda what, heads: self.project(x, name + what).reshape(len(x), heads, self.size)
         queries, keys, values = vectors("attn_q", self.heads), vectors("attn_k", self.kv_heads), vectors("attn_v", self.kv_heads)
@@ -137,6 +138,8 @@ class Model:
             hidden = distance < 0
             if self.slides(layer):
                 hidden |= distance >= self.window
+            if unseen:
+                hidden |= np.isin(held[0], unseen[head])
             for query in range(head * self.heads // self.kv_heads, (head + 1) * self.heads // self.kv_heads):
                 logits = self.cached(queries[:, query]) @ held[1].T
                 if self.softcap:
@@ -146,14 +149,14 @@ class Model:
                 out[:, query] = self.cached(weights / weights.sum(-1, keepdims=True)) @ held[2]
         return self.project(out.reshape(len(x), -1), name + "attn_output")
 
-    def run(self, tokens, first, cache):
-        """Logits [token, vocabulary] of tokens at the positions from `first` on."""
+    def run(self, tokens, first, cache, unseen=None):
+        """Logits [token, vocabulary] of tokens at the positions from `first` on. unseen: None or positions per KV head per layer."""
         positions = first + np.arange(len(tokens))
         x = self.weights["token_embd.weight"][tokens] * (np.sqrt(self.weights["token_embd.weight"].shape[1]) if self.gemma else 1)
         after = lambda y, name: self.norm(y, name) if name + ".weight" in self.weights else y
         for layer in range(self.layers):
             name = f"blk.{layer}."
-            x = x + after(self.attend(self.norm(x, name + "attn_norm"), positions, layer, cache), name + "post_attention_norm")
+            x = x + after(self.attend(self.norm(x, name + "attn_norm"), positions, layer, cache, unseen and unseen[layer]), name + "post_attention_norm")
             y = self.norm(x, name + "ffn_norm")
             gate = (gelu if self.gemma else silu)(self.project(y, name + "ffn_gate"))
             y = self.project(gate * self.project(y, name + "ffn_up"), name + "ffn_down")
@@ -171,10 +174,15 @@ def main(path, request, out):
     whole = [[nothing() for _ in range(model.kv_heads)] for _ in range(model.layers)]
     model.run(asked["prefix"], 0, whole)
     logits = []
-    for pruned in asked["branches"]:
+    for pruned, changing in zip(asked["branches"], asked["changing"], strict=True):
         cache = [[tuple(np.delete(part, pruned[layer][head], axis=0) for part in whole[layer][head])
                   for head in range(model.kv_heads)] for layer in range(model.layers)]
-        logits.append(model.run(asked["tokens"], len(asked["prefix"]), cache))
+        first = len(asked["prefix"])
+        if changing is None:
+            logits.append(model.run(asked["tokens"], first, cache))
+        else:
+            logits.append(np.concatenate([model.run([token], first + i, cache, unseen)
+                                          for i, (token, unseen) in enumerate(zip(asked["tokens"], changing, strict=True))]))
     np.stack(logits).tofile(out)
 
 

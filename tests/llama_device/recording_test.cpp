@@ -94,7 +94,7 @@ void expect_near(const Tensor& a, const Tensor& b) {
 TEST_P(EngineOnDevice, GivesWhatTheHostGives) {
   const Trace expected = record("host", true);
   EXPECT_EQ(shown_there_, 0);  // no device
-  const UseCudaBackend played({cuda::ops, cuda::devices, engines_device, cuda::gather});
+  const UseCudaBackend played({cuda::ops, cuda::devices, engines_device, cuda::gather, cuda::device_of, cuda::upload});
   const Trace found = record("device", true);
   // In every layer: three batches of the prompt, one of the answer, two passages.
   const int layers = static_cast<int>(model_->card().layers.size());

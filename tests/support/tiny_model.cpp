@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <random>
+#include <utility>
 
 #include "kernels/half.h"
 
@@ -119,13 +121,13 @@ struct Step {
 };
 
 Vector attend(const LayerShape& shape, double scale, const Vector& query, int head, const std::vector<Vector>& keys,
-              const std::vector<std::uint32_t>& pruned) {
+              const std::vector<std::uint32_t>& hidden) {
   Vector row(keys.size());
   const int g = head / shape.group();
   double top = -INFINITY;
   std::vector<double> logits(keys.size(), -INFINITY);
   for (std::size_t j = 0; j < keys.size(); ++j) {
-    if (std::binary_search(pruned.begin(), pruned.end(), static_cast<std::uint32_t>(j))) continue;
+    if (std::binary_search(hidden.begin(), hidden.end(), static_cast<std::uint32_t>(j))) continue;
     double dot = 0;
     for (int c = 0; c < shape.head_dim; ++c) {
       dot += static_cast<double>(query[static_cast<std::size_t>(head * shape.head_dim + c)]) *
@@ -141,7 +143,7 @@ Vector attend(const LayerShape& shape, double scale, const Vector& query, int he
 }
 
 // Appends one token.
-Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepMask* mask) {
+Step advance(const TinyModel::Weights& w, State& state, Token token, const EntrySets* unseen) {
   Step step;
   static const std::vector<std::uint32_t> kNothing;
   const auto d = static_cast<std::size_t>(w.embedding.columns);
@@ -168,7 +170,7 @@ Step advance(const TinyModel::Weights& w, State& state, Token token, const KeepM
     for (int h = 0; h < shape.query_heads; ++h) {
       const auto g = static_cast<std::size_t>(h / shape.group());
       step.attention[l].push_back(
-          attend(shape, w.card.attention_scale, q, h, state.keys[l], mask ? mask->pruned[l][g] : kNothing));
+          attend(shape, w.card.attention_scale, q, h, state.keys[l], unseen ? (*unseen)[l][g] : kNothing));
       for (int c = 0; c < shape.head_dim; ++c) {
         double sum = 0;
         for (std::size_t j = 0; j < state.values[l].size(); ++j) {
@@ -291,7 +293,7 @@ class TinyBranches : public Branches {
     for (std::size_t b = 0; b < masks_.size(); ++b) {
       State state = prefix_;
       for (std::int64_t s = 0; s < static_cast<std::int64_t>(tokens.size()); ++s) {
-        const Step step = advance(*weights_, state, tokens[static_cast<std::size_t>(s)], &masks_[b]);
+        const Step step = next(state, tokens[static_cast<std::size_t>(s)], masks_[b]);
         if (s >= first_visited) visit(b, s, step.logits);
       }
     }
@@ -303,13 +305,13 @@ class TinyBranches : public Branches {
     for (const KeepMask& mask : std::span(masks_).first(std::min(count, masks_.size()))) {
       State state = prefix_;
       Step step;
-      for (const Token token : lead) step = advance(*weights_, state, token, &mask);
+      for (const Token token : lead) step = next(state, token, mask);
       std::vector<Token> generated;
       while (static_cast<std::int64_t>(generated.size()) < max_tokens) {
-        const Token next = argmax(step.logits);
-        if (next == kEnd) break;
-        generated.push_back(next);
-        step = advance(*weights_, state, next, &mask);
+        const Token token = argmax(step.logits);
+        if (token == kEnd) break;
+        generated.push_back(token);
+        step = next(state, token, mask);
       }
       all.push_back(std::move(generated));
     }
@@ -317,6 +319,18 @@ class TinyBranches : public Branches {
   }
 
  private:
+  Step next(State& state, Token token, const KeepMask& mask) const {
+    if (!mask.hidden_at) return advance(*weights_, state, token, &mask.pruned);
+    EntrySets hidden = mask.hidden_at(state.length);
+    for (std::size_t l = 0; l < hidden.size(); ++l) {
+      for (std::size_t g = 0; g < hidden[l].size(); ++g) {
+        const std::vector<std::uint32_t> more = std::exchange(hidden[l][g], {});
+        std::ranges::set_union(mask.pruned[l][g], more, std::back_inserter(hidden[l][g]));
+      }
+    }
+    return advance(*weights_, state, token, &hidden);
+  }
+
   std::shared_ptr<const TinyModel::Weights> weights_;
   State prefix_;
   std::vector<KeepMask> masks_;

@@ -47,6 +47,13 @@ SessionOptions session_options(const ModelCard& card, std::int64_t prefix, const
           .single_cache = options.single_cache};
 }
 
+std::map<std::size_t, KeepMask> changing_of(std::span<const KeepMask> masks) {
+  std::map<std::size_t, KeepMask> changing;
+  for (std::size_t b = 0; b < masks.size(); ++b)
+    if (masks[b].hidden_at) changing.emplace(b, masks[b]);
+  return changing;
+}
+
 }  // namespace
 
 // Puts every slot back at the prefix, whatever happened.
@@ -76,6 +83,7 @@ LlamaBranches::LlamaBranches(llama_model* model, const ModelCard& card, std::spa
       capacity_(capacity),
       room_(checked_room(card_, prefix_, branches_, capacity, options_.memory)),
       mask_(card_, masks, prefix_),
+      changing_(changing_of(masks)),
       cells_(card_),
       workers_(options_.threads),
       session_(model, session_options(card_, prefix_, room_, options_)) {
@@ -113,8 +121,23 @@ void LlamaBranches::check_room(std::size_t tokens) const {
     throw Error(fmt::format("{} tokens were given to branches made for {}", tokens, capacity_));
 }
 
-void LlamaBranches::decode(std::span<const BatchRow> rows, const std::vector<std::size_t>& branches) {
-  mask_.expect(branches);
+// A set for each row of a branch.
+HiddenSets LlamaBranches::hidden_from(std::span<const BatchRow> rows, const KeepMask& mask) const {
+  HiddenSets sets(card_, rows.size(), prefix_ + capacity_);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    sets.add(i, mask.pruned, prefix_);
+    sets.add(i, mask.hidden_at(rows[i].position), rows[i].position);
+  }
+  return sets;
+}
+
+void LlamaBranches::decode(std::span<const BatchRow> rows, const std::vector<std::uint32_t>& branches) {
+  const auto changing = changing_.find(branches.front());
+  if (changing == changing_.end()) {
+    mask_.expect(branches);
+  } else {
+    mask_.expect(hidden_from(rows, changing->second));
+  }
   cells_.expect(rows.front().position, static_cast<std::int64_t>(rows.size()));
   // The engine's cache is never narrower than what the prefix fills.
   if (observer_) observer_->expect(rows.front().position, static_cast<std::int64_t>(rows.size()), prefix_);
@@ -129,7 +152,7 @@ void LlamaBranches::feed(std::size_t branch, int sequence, std::span<const Token
     for (std::size_t step = begin; step < std::min(tokens.size(), begin + steps); ++step)
       rows.push_back({tokens[step], prefix_ + static_cast<std::int64_t>(step), sequence,
                       static_cast<std::int64_t>(step) >= first_visited});
-    decode(rows, std::vector<std::size_t>(rows.size(), branch));
+    decode(rows, std::vector<std::uint32_t>(rows.size(), static_cast<std::uint32_t>(branch)));
     for (std::size_t i = 0; i < rows.size(); ++i)
       if (rows[i].logits) visit(branch, static_cast<std::int64_t>(begin + i), session_.logits(i));
   }
@@ -151,13 +174,21 @@ std::vector<std::vector<Token>> LlamaBranches::generate(std::span<const Token> l
   std::vector<std::vector<Token>> answers(count);
   if (max_tokens <= 0) return answers;
   check_room(lead.size() + static_cast<std::size_t>(max_tokens) - 1);  // the last token is never fed
-  watch(false);
-  const auto together = static_cast<std::size_t>(room_.together);
-  for (std::size_t first = 0; first < count; first += together) {
+  for (std::size_t first = 0; first < count;) {
+    const std::size_t together = together_from(first, count);
+    watch(changing_.contains(first));
     const Rewind rewind(*this);
-    decode_greedily(first, std::min(together, count - first), lead, max_tokens, answers);
+    decode_greedily(first, together, lead, max_tokens, answers);
+    first += together;
   }
   return answers;
+}
+
+std::size_t LlamaBranches::together_from(std::size_t first, std::size_t count) const {
+  const auto changing = changing_.lower_bound(first);
+  if (changing != changing_.end() && changing->first == first) return 1;
+  const std::size_t end = changing == changing_.end() ? count : std::min(count, changing->first);
+  return std::min(static_cast<std::size_t>(room_.together), end - first);
 }
 
 void LlamaBranches::decode_greedily(std::size_t first, std::size_t count, std::span<const Token> lead,
@@ -174,10 +205,10 @@ void LlamaBranches::decode_greedily(std::size_t first, std::size_t count, std::s
     for (const std::size_t i : open) answers[first + i].push_back(next[i]);
     if (open.empty() || step + 1 >= max_tokens) return;
     std::vector<BatchRow> rows;
-    std::vector<std::size_t> branches;
+    std::vector<std::uint32_t> branches;
     for (const std::size_t i : open) {
       rows.push_back({next[i], prefix_ + static_cast<std::int64_t>(lead.size()) + step, slot(i), true});
-      branches.push_back(first + i);
+      branches.push_back(static_cast<std::uint32_t>(first + i));
     }
     decode(rows, branches);
     for (std::size_t row = 0; row < open.size(); ++row) next[open[row]] = greedy(session_.logits(row));

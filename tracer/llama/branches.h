@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -35,11 +36,13 @@ class LlamaBranches : public Branches {
  private:
   class Rewind;
   void prefill(std::span<const Token> prefix);
-  void decode(std::span<const BatchRow> rows, const std::vector<std::size_t>& branches);
+  void decode(std::span<const BatchRow> rows, const std::vector<std::uint32_t>& branches);
+  HiddenSets hidden_from(std::span<const BatchRow> rows, const KeepMask& mask) const;
   void feed(std::size_t branch, int sequence, std::span<const Token> tokens, std::int64_t first_visited,
             const Visit& visit);
   void decode_greedily(std::size_t first, std::size_t count, std::span<const Token> lead, std::int64_t max_tokens,
                        std::vector<std::vector<Token>>& answers);
+  std::size_t together_from(std::size_t first, std::size_t count) const;
   void watch(bool one_branch);
   void check_room(std::size_t tokens) const;
 
@@ -52,6 +55,7 @@ class LlamaBranches : public Branches {
   BranchRoom room_;
   std::vector<float> prefix_logits_;
   Mask mask_;
+  std::map<std::size_t, KeepMask> changing_;  // masks that do, by branch; fed alone, so that cells are positions
   CellCheck cells_;
   EngineWorkers workers_;
   std::optional<Capture> observer_;

@@ -4,9 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
+#include <numeric>
 
 #include "depthkv/error.h"
+#include "depthkv/ops.h"
+#include "kernels/cuda_backend.h"
+#include "kernels/parallel.h"
 #include "tracer/llama/graph.h"
 
 namespace depthkv {
@@ -14,89 +17,78 @@ namespace {
 
 std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
-void check_fit(const ModelCard& card, const KeepMask& mask) {
-  if (mask.pruned.size() != card.layers.size())
-    throw Error(fmt::format("a mask has {} layers, the model {}", mask.pruned.size(), card.layers.size()));
-  for (std::size_t layer = 0; layer < card.layers.size(); ++layer)
-    if (mask.pruned[layer].size() != to_size(card.layers[layer].kv_heads))
-      throw Error(fmt::format("a mask has {} KV heads in layer {}, the model {}", mask.pruned[layer].size(), layer,
-                              card.layers[layer].kv_heads));
+HiddenSets pruned_by(const ModelCard& card, std::span<const KeepMask> masks, std::int64_t tokens) {
+  HiddenSets sets(card, masks.size(), tokens);
+  for (std::size_t b = 0; b < masks.size(); ++b) sets.add(b, masks[b].pruned, tokens);
+  return sets;
+}
+
+Logits logits_of(const ggml_tensor& node, std::size_t rows, int heads) {
+  if (node.type != GGML_TYPE_F32 || !ggml_is_contiguous(&node) || to_size(node.ne[1]) != rows || node.ne[2] != heads ||
+      node.ne[3] != 1)
+    throw Error(fmt::format("{} is {} [{}, {}, {}, {}], expected adjacent f32 with {} rows and {} heads", node.name,
+                            ggml_type_name(node.type), node.ne[0], node.ne[1], node.ne[2], node.ne[3], rows, heads));
+  return {static_cast<float*>(node.data), node.ne[2], node.ne[1], node.ne[0]};
 }
 
 }  // namespace
 
 Mask::Mask(const ModelCard& card, std::span<const KeepMask> masks, std::int64_t tokens)
-    : card_(card), runs_(card.layers.size()) {
-  for (const KeepMask& mask : masks) check_fit(card, mask);
-  for (std::size_t layer = 0; layer < runs_.size(); ++layer) {
-    runs_[layer].resize(to_size(card.layers[layer].kv_heads));
-    for (std::size_t head = 0; head < runs_[layer].size(); ++head) {
-      std::vector<Runs> branches;
-      for (const KeepMask& mask : masks) branches.push_back(runs_of(mask.pruned[layer][head], tokens));
-      if (std::ranges::any_of(branches, [](const Runs& runs) { return !runs.empty(); }))
-        runs_[layer][head] = std::move(branches);
-    }
-  }
+    : card_(card), by_branch_(pruned_by(card, masks, tokens)), on_device_(card.layers.size()) {}
+
+void Mask::expect(std::vector<std::uint32_t> row_branches) {
+  by_row_.reset();
+  row_sets_ = std::move(row_branches);
 }
 
-Mask::Runs Mask::runs_of(std::span<const std::uint32_t> pruned, std::int64_t tokens) {
-  Runs runs;
-  for (const std::uint32_t position : pruned) {
-    if (position >= tokens)
-      throw Error(fmt::format("a mask prunes position {} of a prefix of {} tokens", position, tokens));
-    if (!runs.empty() && position < runs.back().end)
-      throw Error(fmt::format("a mask's positions are not ascending at {}", position));
-    if (!runs.empty() && position == runs.back().end) {
-      ++runs.back().end;
-    } else {
-      runs.push_back({position, std::int64_t{position} + 1});
-    }
-  }
-  return runs;
-}
-
-bool Mask::touches(int layer) const {
-  if (layer < 0 || to_size(layer) >= runs_.size()) return false;
-  return std::ranges::any_of(runs_[to_size(layer)], [](const auto& branches) { return !branches.empty(); });
+void Mask::expect(HiddenSets rows) {
+  row_sets_.resize(rows.size());
+  std::iota(row_sets_.begin(), row_sets_.end(), 0U);
+  by_row_ = std::move(rows);
 }
 
 bool Mask::wants(const ggml_tensor& node) {
   // What the softmax reads: the bare product, or the end of soft-capping, which would turn -inf into a finite logit.
   const bool softmax_input = card_.logit_softcap > 0 ? is_softcap_end(node) : is_key_query_product(node);
-  return softmax_input && touches(layer_of(*product_under(&node)));
+  return softmax_input && hidden().touches(layer_of(*product_under(&node)));
 }
 
+// The scheduler waits for the engine's device before it hands a node over, and the op for its own work.
 void Mask::take(ggml_tensor& node) {
   const int layer = layer_of(*product_under(&node));
-  const LayerShape& shape = card_.layers[to_size(layer)];
-  const std::int64_t width = node.ne[0];
-  if (node.type != GGML_TYPE_F32 || !ggml_is_contiguous(&node) || to_size(node.ne[1]) != row_branches_.size() ||
-      node.ne[2] != shape.query_heads || node.ne[3] != 1)
-    throw Error(fmt::format("{} is {} [{}, {}, {}, {}], expected adjacent f32 with {} rows and {} heads", node.name,
-                            ggml_type_name(node.type), node.ne[0], node.ne[1], node.ne[2], node.ne[3],
-                            row_branches_.size(), shape.query_heads));
-  const std::size_t plane = row_branches_.size() * to_size(width);
-  const bool host = in_host_memory(node);
-  for (int head = 0; head < shape.query_heads; ++head) {
-    const auto& branches = runs_[to_size(layer)][to_size(head / shape.group())];
-    if (branches.empty()) continue;
-    if (host) {
-      hide(branches, {static_cast<float*>(node.data) + to_size(head) * plane, plane}, width);
-      continue;
-    }
-    scratch_.resize(plane);
-    const std::size_t bytes = plane * sizeof(float);
-    ggml_backend_tensor_get(&node, scratch_.data(), to_size(head) * bytes, bytes);
-    hide(branches, scratch_, width);
-    ggml_backend_tensor_set(&node, scratch_.data(), to_size(head) * bytes, bytes);
+  const Logits logits = logits_of(node, row_sets_.size(), card_.layers[to_size(layer)].query_heads);
+  if (const std::optional<int> device = cuda_device_of(logits)) {
+    const UseDevice there(*device);
+    ops_for(Device::cuda).hide_entries(logits, hidden_on(*device, layer), row_sets_);
+  } else if (in_host_memory(node)) {
+    ops_for(Device::cpu).hide_entries(logits, hidden().of(layer), row_sets_);
+  } else {
+    hide_in_copy(node, hidden().of(layer));
   }
 }
 
-void Mask::hide(const std::vector<Runs>& branches, std::span<float> logits, std::int64_t width) const {
-  for (std::size_t row = 0; row < row_branches_.size(); ++row) {
-    const std::span<float> line = logits.subspan(row * to_size(width), to_size(width));
-    for (const Run& run : branches[row_branches_[row]])
-      std::fill(line.begin() + run.begin, line.begin() + run.end, -std::numeric_limits<float>::infinity());
+// Sets of branches stay on the device from the first decode on; those of rows are used once.
+ColumnSets Mask::hidden_on(int device, int layer) {
+  ColumnSets sets = hidden().of(layer);
+  if (by_row_) return sets;
+  OnDevice& there = on_device_[to_size(layer)];
+  if (there.bits == nullptr || there.device != device) there = {device, cuda_upload(by_branch_.words_of(layer))};
+  sets.bits = there.bits.get();
+  return sets;
+}
+
+// The planes of a KV head's query heads lie one after the other.
+void Mask::hide_in_copy(ggml_tensor& node, const ColumnSets& sets) {
+  const std::int64_t group = node.ne[2] / sets.heads;
+  scratch_.resize(to_size(group * node.ne[1] * node.ne[0]));
+  const std::size_t bytes = scratch_.size() * sizeof(float);
+  for (std::int64_t head = 0; head < sets.heads; ++head) {
+    const ColumnSets own = sets.head_range(head, 1);
+    if (std::ranges::all_of(std::span(own.bits, own.head_words()), [](std::uint32_t word) { return word == 0; }))
+      continue;
+    ggml_backend_tensor_get(&node, scratch_.data(), to_size(head) * bytes, bytes);
+    ops_for(Device::cpu).hide_entries({scratch_.data(), group, node.ne[1], node.ne[0]}, own, row_sets_);
+    ggml_backend_tensor_set(&node, scratch_.data(), to_size(head) * bytes, bytes);
   }
 }
 

@@ -1,41 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hides pruned entries: their logits become -inf before the softmax, for the rows of their branch only.
+// Hides entries: their logits become -inf before the softmax, for the rows that don't see them only.
 #pragma once
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "depthkv/model.h"
 #include "tracer/llama/engine.h"
+#include "tracer/llama/hidden_sets.h"
 
 namespace depthkv {
 
 class Mask : public Watcher {
  public:
-  // Throws Error on a mask that does not fit the model or prunes positions >= tokens.
+  // What each branch doesn't see of a prefix of `tokens`. Throws Error on a mask that does not fit the model or prunes
+  // positions >= tokens.
   Mask(const ModelCard& card, std::span<const KeepMask> masks, std::int64_t tokens);
 
-  // The branch of every row of the next decode. Position p of the prefix must be in cache cell p.
-  void expect(std::vector<std::size_t> row_branches) { row_branches_ = std::move(row_branches); }
+  // The rows of the next decode: their branches, or what each of them doesn't see. Position p of what is hidden must be
+  // in cache cell p.
+  void expect(std::vector<std::uint32_t> row_branches);
+  void expect(HiddenSets rows);
 
   bool wants(const ggml_tensor& node) override;
   void take(ggml_tensor& node) override;
 
  private:
-  struct Run {
-    std::int64_t begin = 0;
-    std::int64_t end = 0;
-  };
-  using Runs = std::vector<Run>;
-
-  static Runs runs_of(std::span<const std::uint32_t> pruned, std::int64_t tokens);
-  bool touches(int layer) const;
-  // logits: [rows, width] of one query head.
-  void hide(const std::vector<Runs>& branches, std::span<float> logits, std::int64_t width) const;
+  const HiddenSets& hidden() const { return by_row_ ? *by_row_ : by_branch_; }
+  ColumnSets hidden_on(int device, int layer);
+  void hide_in_copy(ggml_tensor& node, const ColumnSets& sets);
 
   const ModelCard& card_;
-  std::vector<std::vector<std::vector<Runs>>> runs_;  // [layer][KV head][branch]; a head that nobody prunes has none
-  std::vector<std::size_t> row_branches_;
+  HiddenSets by_branch_;
+  std::optional<HiddenSets> by_row_;     // where the next decode's are its own
+  std::vector<std::uint32_t> row_sets_;  // of either
+  struct OnDevice {
+    int device = 0;
+    std::shared_ptr<const std::uint32_t> bits;
+  };
+  std::vector<OnDevice> on_device_;  // [layer], by branch, where an engine has asked for it
   std::vector<float> scratch_;
 };
 
