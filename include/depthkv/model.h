@@ -23,7 +23,7 @@ struct KeepMask {
   EntrySets pruned;  // entries below the cut that a policy removed
   // For policies that evict or select while the model decodes: what is hidden, too, from the token at a position behind
   // the cut, which may be any entry before it, also of tokens that the branch added. Empty: nothing. What it returns
-  // depends on the position alone; it is called in any order and more than once (docs/decisions/020).
+  // depends on the position alone; it is called in any order and more than once (docs/decisions/021).
   std::function<EntrySets(std::int64_t position)> hidden_at = {};
 
   static KeepMask everything(const ModelCard& model);  // prunes nothing
