@@ -14,16 +14,6 @@
 namespace depthkv {
 namespace {
 
-using Logits = std::vector<std::vector<std::vector<float>>>;  // [branch][step][token]
-
-Logits score_all(Branches& branches, std::size_t count, std::span<const Token> tokens) {
-  Logits all(count);
-  branches.score(tokens, 0, [&](std::size_t branch, std::int64_t, std::span<const float> logits) {
-    all[branch].emplace_back(logits.begin(), logits.end());
-  });
-  return all;
-}
-
 class ChangingBranches : public testing::TestWithParam<TinyGguf> {
  protected:
   void SetUp() override { open(GetParam()); }
@@ -55,7 +45,7 @@ TEST_P(ChangingBranches, AMaskThatNeverChangesGivesTheBitsOfAFixedOne) {
   KeepMask both = fixed();
   both.hidden_at = never_changing().hidden_at;
   const std::vector<KeepMask> masks{fixed(), never_changing(), both, nothing()};
-  const Logits logits = score_all(*model_->branch(prefix_, masks, 20), masks.size(), tokens_);
+  const BranchLogits logits = score_branches(*model_->branch(prefix_, masks, 20), masks.size(), tokens_);
   EXPECT_EQ(logits[1], logits[0]);
   EXPECT_EQ(logits[2], logits[0]);
   EXPECT_NE(logits[3], logits[0]);
@@ -76,12 +66,13 @@ TEST_P(ChangingBranchesOfOneLayer, EachTokenSeesWhatItsOwnSetLeaves) {
   tiny.layers = 1;
   open(tiny);
   const std::vector<KeepMask> masks{streaming(), nothing(), selecting()};
-  const Logits found = score_all(*model_->branch(prefix_, masks, 20), masks.size(), tokens_);
+  const BranchLogits found = score_branches(*model_->branch(prefix_, masks, 20), masks.size(), tokens_);
   std::vector<Token> before = prefix_;
   for (std::size_t step = 0; step < tokens_.size(); ++step) {
     const auto position = static_cast<std::int64_t>(before.size());
     const std::vector<KeepMask> now{frozen_at(masks[0], position), masks[1], frozen_at(masks[2], position)};
-    const Logits expected = score_all(*model_->branch(before, now, 1), now.size(), std::span(tokens_).subspan(step, 1));
+    const BranchLogits expected =
+        score_branches(*model_->branch(before, now, 1), now.size(), std::span(tokens_).subspan(step, 1));
     for (std::size_t b = 0; b < masks.size(); ++b)
       for (std::size_t t = 0; t < found[b][step].size(); ++t)
         ASSERT_NEAR(found[b][step][t], expected[b][0][t], 2e-3) << b << ' ' << step << ' ' << t;
@@ -91,9 +82,9 @@ TEST_P(ChangingBranchesOfOneLayer, EachTokenSeesWhatItsOwnSetLeaves) {
 
 TEST_P(ChangingBranches, TokensFedOneByOneGiveTheSameScores) {
   const std::vector<KeepMask> masks{streaming(), selecting()};
-  const Logits together = score_all(*model_->branch(prefix_, masks, 20), masks.size(), tokens_);
+  const BranchLogits together = score_branches(*model_->branch(prefix_, masks, 20), masks.size(), tokens_);
   open(GetParam(), 1);
-  const Logits alone = score_all(*model_->branch(prefix_, masks, 20), masks.size(), tokens_);
+  const BranchLogits alone = score_branches(*model_->branch(prefix_, masks, 20), masks.size(), tokens_);
   for (std::size_t b = 0; b < masks.size(); ++b)
     for (std::size_t step = 0; step < tokens_.size(); ++step)
       for (std::size_t t = 0; t < alone[b][step].size(); ++t)
@@ -108,7 +99,7 @@ TEST_P(ChangingBranches, GenerateFollowsScore) {
   for (std::size_t b = 0; b < masks.size(); ++b) {
     std::vector<Token> fed = tokens_;
     fed.insert(fed.end(), answers[b].begin(), answers[b].end());
-    const Logits logits = score_all(*branches, masks.size(), fed);
+    const BranchLogits logits = score_branches(*branches, masks.size(), fed);
     for (std::size_t i = 0; i < answers[b].size(); ++i) {
       const auto& row = logits[b][tokens_.size() - 1 + i];
       EXPECT_EQ(answers[b][i], std::ranges::max_element(row) - row.begin()) << b << ' ' << i;

@@ -32,16 +32,6 @@ double tolerance(const TinyGguf& model, bool single_cache) {
   return model.architecture == "gemma3" ? 3e-3 : 2e-3;
 }
 
-using Logits = std::vector<std::vector<std::vector<float>>>;  // [branch][step][token]
-
-Logits score_all(Branches& branches, std::size_t count, std::span<const Token> tokens) {
-  Logits all(count);
-  branches.score(tokens, 0, [&](std::size_t branch, std::int64_t, std::span<const float> logits) {
-    all[branch].emplace_back(logits.begin(), logits.end());
-  });
-  return all;
-}
-
 double largest_difference(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b) {
   EXPECT_EQ(a.size(), b.size());
   double largest = 0;
@@ -82,11 +72,11 @@ class TinyForward : public testing::TestWithParam<TinyGguf> {
       for (auto& head : layer) head = positions;
     return mask;
   }
-  Logits masked(std::span<const KeepMask> masks, bool single_cache = false) {
-    return score_all(*model_->branch_observed(prefix_, masks, 20, {}, single_cache), masks.size(), tokens_);
+  BranchLogits masked(std::span<const KeepMask> masks, bool single_cache = false) {
+    return score_branches(*model_->branch_observed(prefix_, masks, 20, {}, single_cache), masks.size(), tokens_);
   }
 
-  Logits in_numpy(std::span<const KeepMask> masks, bool single_cache) {
+  BranchLogits in_numpy(std::span<const KeepMask> masks, bool single_cache) {
     nlohmann::json branches = nlohmann::json::array();
     nlohmann::json changing = nlohmann::json::array();
     for (const KeepMask& mask : masks) {
@@ -112,9 +102,9 @@ class TinyForward : public testing::TestWithParam<TinyGguf> {
     return read_logits(read_text(out), masks.size());
   }
 
-  Logits read_logits(const std::string& bytes, std::size_t count) const {
+  BranchLogits read_logits(const std::string& bytes, std::size_t count) const {
     const auto vocabulary = static_cast<std::size_t>(model_->card().vocabulary);
-    Logits all(count, std::vector(tokens_.size(), std::vector<float>(vocabulary)));
+    BranchLogits all(count, std::vector(tokens_.size(), std::vector<float>(vocabulary)));
     EXPECT_EQ(bytes.size(), count * tokens_.size() * vocabulary * sizeof(double));
     std::size_t at = 0;
     for (auto& branch : all)
@@ -150,8 +140,8 @@ TEST_P(TinyForward, MaskedLogitsAreThoseOfAForwardPassInNumpyWithoutTheEntries) 
                                     selecting_mask(model_->card()),
                                     both};
   for (const bool single_cache : {true, false}) {
-    const Logits engine = masked(masks, single_cache);
-    const Logits numpy = in_numpy(masks, single_cache);
+    const BranchLogits engine = masked(masks, single_cache);
+    const BranchLogits numpy = in_numpy(masks, single_cache);
     ASSERT_EQ(numpy.size(), masks.size());
     for (std::size_t b = 0; b < masks.size(); ++b) {
       EXPECT_LE(largest_difference(engine[b], numpy[b]), tolerance(GetParam(), single_cache)) << "branch " << b;
@@ -235,7 +225,7 @@ TEST_P(TinyForward, AMaskEqualsACacheThatNeverHeldTheEntries) {
     ASSERT_EQ(llama_state_seq_set_data(small.get(), rest.data(), rest.size(), 0), rest.size());
 
     const std::vector<KeepMask> masks{mask_of(gone), KeepMask::everything(model_->card())};
-    const Logits branches = masked(masks, single_cache);
+    const BranchLogits branches = masked(masks, single_cache);
     const auto without = PlainEngine::decode(small.get(), tokens_, prefix_.size());
     EXPECT_LE(largest_difference(branches[0], without), tolerance(GetParam(), single_cache));
     EXPECT_GT(largest_difference(branches[1], without), 2e-2);
