@@ -40,7 +40,7 @@ std::int64_t most_branches(const Policies& policies, const VerifyPlan& plan) {
   std::int64_t eligible = 0;
   for (std::size_t p = 0; p < policies.size(); ++p) eligible += table.is_bound(table.policy(p)) ? 0 : 1;
   const auto keeps = static_cast<std::int64_t>(plan.keep.size());
-  return (std::min(plan.top + plan.controls + 1, eligible) + (plan.bounds ? 1 : 0)) * keeps + 1;;  // 
+  return (std::min(plan.top + plan.controls + 1, eligible) + (plan.bounds ? 1 : 0)) * keeps + 1;  // and the full cache
 }
 
 ModelWork take_study(Forecast& foreseen, const StudyPlan& study, const ReplayPlan& replay, const VerifyPlan& verify) {

@@ -96,14 +96,8 @@ std::filesystem::path Pipeline::trace_folder() const {
   return plan_.traces.empty() ? folder_ / "traces" : plan_.traces;
 }
 
-TraceSet Pipeline::learning_traces() const {
-  const TraceSet all = open_trace_set(trace_folder());
-  return plan_.study && plan_.study->learn > 0 ? split_set(all, plan_.study->learn).learn : all;
-}
-
-TraceSet Pipeline::judging_traces() const {
-  const TraceSet all = open_trace_set(trace_folder());
-  return plan_.study && plan_.study->learn > 0 ? split_set(all, plan_.study->learn).judge : all;
+SplitSet Pipeline::traces() const {
+  return split_set(open_trace_set(trace_folder()), plan_.study ? plan_.study->learn : 0);
 }
 
 std::filesystem::path Pipeline::cache_folder() const {
@@ -156,13 +150,11 @@ void Pipeline::describe() {
   if (plan_.trace || plan_.verify) print_memory(plan_.model, std::max(cache_bytes, work.cache_bytes));
 }
 
-void Pipeline::describe_verify() {
-  print_work("verify", verification_work(judging_traces(), *results_, *plan_.verify));
-}
+void Pipeline::describe_verify() { print_work("verify", verification_work(traces().judge, *results_, *plan_.verify)); }
 
 void Pipeline::describe_importance() {
   make_policies(plan_.replay, registry_);  // a mistake in the plan shows
-  print_work("importance", importance_work(learning_traces(), plan_.replay, plan_.study ? plan_.study->max_new : 0));
+  print_work("importance", importance_work(traces().learn, plan_.replay, plan_.study ? plan_.study->max_new : 0));
 }
 
 void Pipeline::save_plan() { write_file(folder_ / "plan.yaml", to_yaml(plan_, registry_)); }
@@ -180,9 +172,9 @@ void Pipeline::replay(const DumpFiles& dump) {
   prepare_folder(folder_);
   plan_.replay = with_bounds(plan_.replay);
   plan_.replay.cache = cache_folder();
-  const TraceSet traces = judging_traces();
-  Dump looking_on(dump, traces, plan_.replay.cut);
-  results_ = depthkv::replay(traces, plan_.replay, registry_, progress_, looking_on.watch());
+  const TraceSet judged = traces().judge;
+  Dump looking_on(dump, judged, plan_.replay.cut);
+  results_ = depthkv::replay(judged, plan_.replay, registry_, progress_, looking_on.watch());
   looking_on.finish();
   results_->plan_hash = plan_hash(plan_.replay, registry_);
   // An older verification belongs to an older plan.
@@ -195,7 +187,7 @@ void Pipeline::replay(const DumpFiles& dump) {
 void Pipeline::verify() {
   if (!plan_.verify) return;
   results_->plan.cache = cache_folder();
-  verification_ = depthkv::verify(model(), judging_traces(), *results_, *plan_.verify, progress_, folder_ / kFinished);
+  verification_ = depthkv::verify(model(), traces().judge, *results_, *plan_.verify, progress_, folder_ / kFinished);
   save_plan();
   write_verify_csv(*results_, *verification_, folder_ / "verify.csv");
   SampleStore(folder_ / kFinished).clear();
@@ -215,8 +207,8 @@ void Pipeline::measure_importance() {
   if (plan_.verify) plan.keep = plan_.verify->keep;  // of what is judged
   make_policies(plan, registry_);                    // a mistake in the plan shows before the model is loaded
   Study study;
-  study.ablation = depthkv::measure_importance(model(), learning_traces(), plan, registry_, progress_,
-                                               folder_ / kMeasured, plan_.study ? plan_.study->max_new : 0);
+  study.ablation = depthkv::measure_importance(model(), traces().learn, plan, registry_, progress_, folder_ / kMeasured,
+                                               plan_.study ? plan_.study->max_new : 0);
   study.tests = survey_layers(study.ablation.rows);
   if (plan_.study && plan_.study->views.documents > 0) measure_representations(study);
   write_ablation_csv(study.ablation.rows, folder_ / "importance.csv");
@@ -233,9 +225,9 @@ void Pipeline::measure_importance() {
 void Pipeline::measure_representations(Study& study) {
   ViewPlan views = plan_.study->views;
   views.threads = plan_.threads;
-  const TraceSet traces = learning_traces();
-  const ViewSet recorded = record_views(model(), traces, views, folder_ / "views", progress_);
-  study.profiles = depthkv::measure_representations(recorded, traces, views, progress_);
+  const TraceSet learnt = traces().learn;
+  const ViewSet recorded = record_views(model(), learnt, views, folder_ / "views", progress_);
+  study.profiles = depthkv::measure_representations(recorded, learnt, views, progress_);
   study.correlations = correlate(study.profiles, study.ablation.rows);
   add_representations(study.ablation.importance, study.profiles);
   write_study_csv(study, folder_);

@@ -43,9 +43,8 @@ class Pipeline {
  private:
   Model& model();
   std::filesystem::path trace_folder() const;
-  // With a study, what layers are measured on, or everything else.
-  TraceSet learning_traces() const;
-  TraceSet judging_traces() const;
+  // With a study, what layers are measured on, and everything else; without, all on both sides.
+  SplitSet traces() const;
   void measure_representations(Study& study);
   // Where curves are kept; empty: nowhere.
   std::filesystem::path cache_folder() const;

@@ -108,6 +108,7 @@ std::optional<std::size_t> uniform_beside(const ResultTable& results, const Veri
 }  // namespace
 
 SplitSet split_set(const TraceSet& traces, std::int64_t learn) {
+  if (learn == 0) return {traces, traces};
   SplitSet split{{traces.directory, {}}, {traces.directory, {}}};
   std::map<std::string, std::int64_t> seen;
   for (const auto& file : traces.files)

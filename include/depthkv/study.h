@@ -19,7 +19,8 @@ struct StudyPlan {
   ViewPlan views;
 };
 
-// The samples of a set by StudyPlan::learn. Throws InputError where one side would be empty.
+// The samples of a set by StudyPlan::learn; with 0, all of them are on both sides. Throws InputError where one side
+// would be empty.
 struct SplitSet {
   TraceSet learn;
   TraceSet judge;
