@@ -244,10 +244,122 @@ GpuWork gpu_set_losses(const KernelCase& c, std::int64_t kept) {
   return work;
 }
 
+// A block's running count takes a division for every entry.
+GpuWork gpu_evidence_curves(const KernelCase& c, std::int64_t kv_heads) {
+  const Sizes n(c, kv_heads);
+  const double curves = n.kv_heads * (n.tokens + 1) * kFloat;
+  return {.op = "evidence_curves",
+          .loaded = n.kv_heads * n.tokens * (kFloat + 1),
+          .stored = curves,
+          .special = n.kv_heads * n.tokens,
+          .to_device = n.kv_heads * n.tokens * kFloat + n.tokens,
+          .to_host = curves};
+}
+
+GpuWork gpu_page_bounds(const KernelCase& c, std::int64_t kv_heads, std::int64_t page) {
+  const Sizes n(c, kv_heads);
+  const double numbers = n.kv_heads * n.tokens * static_cast<double>(c.columns);
+  const double bounds = 2 * n.kv_heads * static_cast<double>(parts(c.tokens, page) * c.columns) * kFloat;
+  return {.op = "page_bounds",
+          .loaded = numbers * kFloat,
+          .stored = bounds,
+          .single = 3 * numbers,  // comparisons: with itself, the least and the most
+          .to_device = numbers * kFloat,
+          .to_host = bounds};
+}
+
+// Products of queries and bounds, each twice as long as a key.
+GpuWork gpu_page_scores(const KernelCase& c, std::int64_t kv_heads, std::int64_t page) {
+  const Sizes n(c, kv_heads);
+  const std::int64_t pages = parts(c.tokens, page);
+  const auto dimensions = static_cast<double>(padded(2 * c.columns, tile::kChunk));
+  const double scores = n.heads * n.rows * static_cast<double>(pages);
+  GpuWork work{.op = "page_scores"};
+  work.to_device = (n.heads * n.rows + n.kv_heads * static_cast<double>(pages)) * dimensions * kFloat;
+  work.to_host = scores * kFloat;
+  add_tiles(work, n.heads * static_cast<double>(parts(pages, tile::kStreamed) * parts(c.rows, tile::kHeld)), dimensions,
+            kFloat, kFloat);
+  work.single = scores;  // scale
+  work.stored = scores * kFloat;
+  return work;
+}
+
+// Along tokens or channels alike.
+GpuWork gpu_quantise(const KernelCase& c, std::int64_t kv_heads) {
+  const Sizes n(c, kv_heads);
+  const double numbers = n.kv_heads * n.tokens * static_cast<double>(c.columns);
+  return {.op = "quantise",
+          .loaded = 2 * numbers * kFloat,
+          .stored = numbers * kFloat,
+          .single = 4 * numbers,  // two comparisons, what tells infinities, its sum
+          .dbl = 4 * numbers,     // difference, rounding, product, sum
+          .special = numbers,
+          .to_device = numbers * kFloat,
+          .to_host = numbers * kFloat};
+}
+
+GpuWork gpu_nearest_kept(const KernelCase& c, std::int64_t kept) {
+  const std::int64_t dropped = c.tokens - kept;
+  const auto dimensions = static_cast<double>(padded(c.columns, tile::kChunk));
+  const auto tiles = static_cast<double>(parts(dropped, tile::kHeld) * parts(kept, tile::kStreamed));
+  GpuWork work{.op = "nearest_kept"};
+  work.to_device = static_cast<double>(c.tokens) * (dimensions + 1) * kFloat;
+  work.to_host = static_cast<double>(dropped) * 2 * kFloat;
+  add_tiles(work, tiles, dimensions, kFloat, kFloat);
+  work.loaded += (tiles * static_cast<double>(tile::kStreamed) + static_cast<double>(dropped)) * kFloat;  // inverse norms
+  work.single = tiles * kTile * 2;  // scale, comparison
+  work.stored = work.to_host;
+  return work;
+}
+
+// What a warp's lanes have in common is counted once for it.
+GpuWork gpu_merge_rows(const KernelCase& c, std::int64_t kept) {
+  constexpr std::int64_t kWarp = 32;
+  const auto columns = static_cast<double>(c.columns);
+  const auto warps = static_cast<double>(parts(c.columns, kWarp));
+  const auto rows = static_cast<double>(kept);
+  const auto members = static_cast<double>(c.tokens - kept);
+  GpuWork work{.op = "merge_rows"};
+  work.to_device = ((rows + members) * columns + (rows + 1) + 3 * members) * kFloat;
+  work.to_host = rows * columns * kFloat;
+  work.loaded = (rows + members) * columns * kFloat + (2 * rows + 3 * members) * warps * kFloat;
+  work.dbl = 3 * members * columns;
+  work.special = rows * columns;
+  work.stored = work.to_host;
+  return work;
+}
+
+// Logits that lie on the device, as an engine's do there.
+GpuWork gpu_hide_entries(const KernelCase& c, std::int64_t kv_heads, std::int64_t sets, double hidden) {
+  const Sizes n(c, kv_heads);
+  const auto words = static_cast<double>(parts(c.tokens, 32));
+  return {.op = "hide_entries",
+          .loaded = n.heads * n.rows * (words + 1) * kFloat,
+          .stored = hidden * kFloat,
+          .to_device = (n.kv_heads * static_cast<double>(sets) * words + n.rows) * kFloat};
+}
+
 std::vector<GpuWork> gpu_works_of(const KernelCase& c) {
-  return {gpu_attention_rows(c, 1),       gpu_attention_sums(c, 1),     gpu_attention_maxima(c, 1),
-          gpu_column_sums(c, c.kv_heads), gpu_row_norms(c, c.kv_heads), gpu_projected_norms(c, 1, 3 * c.columns + 1),
-          gpu_rank(c, c.kv_heads),        gpu_accumulate_losses(c, 1),  gpu_set_losses(c, c.tokens / 2)};
+  constexpr std::int64_t kPage = 16;
+  constexpr std::int64_t kKept = 256;
+  constexpr std::int64_t kSets = 4;
+  const std::int64_t logits = c.kv_heads * c.group * c.rows * c.tokens;
+  return {gpu_attention_rows(c, 1),
+          gpu_attention_sums(c, 1),
+          gpu_attention_maxima(c, 1),
+          gpu_column_sums(c, c.kv_heads),
+          gpu_row_norms(c, c.kv_heads),
+          gpu_projected_norms(c, 1, 3 * c.columns + 1),
+          gpu_rank(c, c.kv_heads),
+          gpu_accumulate_losses(c, 1),
+          gpu_set_losses(c, c.tokens / 2),
+          gpu_evidence_curves(c, c.kv_heads),
+          gpu_page_bounds(c, c.kv_heads, kPage),
+          gpu_page_scores(c, 1, kPage),
+          gpu_quantise(c, c.kv_heads),
+          gpu_nearest_kept(c, std::min(kKept, c.tokens / 3)),
+          gpu_merge_rows(c, std::min(kKept, c.tokens / 3)),
+          gpu_hide_entries(c, c.kv_heads, kSets, static_cast<double>(logits) / 2)};
 }
 
 }  // namespace depthkv

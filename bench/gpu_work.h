@@ -42,8 +42,16 @@ GpuWork gpu_projected_norms(const KernelCase& c, std::int64_t kv_heads, std::int
 GpuWork gpu_rank(const KernelCase& c, std::int64_t kv_heads);
 GpuWork gpu_accumulate_losses(const KernelCase& c, std::int64_t rankings);  // one KV head, all entries ranked
 GpuWork gpu_set_losses(const KernelCase& c, std::int64_t kept);             // one KV head
+GpuWork gpu_evidence_curves(const KernelCase& c, std::int64_t kv_heads);
+GpuWork gpu_page_bounds(const KernelCase& c, std::int64_t kv_heads, std::int64_t page);
+GpuWork gpu_page_scores(const KernelCase& c, std::int64_t kv_heads, std::int64_t page);
+GpuWork gpu_quantise(const KernelCase& c, std::int64_t kv_heads);
+GpuWork gpu_nearest_kept(const KernelCase& c, std::int64_t kept);  // one KV head, all others dropped
+GpuWork gpu_merge_rows(const KernelCase& c, std::int64_t kept);    // one KV head, all others merged
+GpuWork gpu_hide_entries(const KernelCase& c, std::int64_t kv_heads, std::int64_t sets, double hidden);
 
-// Of the calls that depthkv_bench makes for the case.
+// Of the calls that depthkv_bench makes for the case, but for pooled_best: one block's search, whose time is that of its
+// steps, one after another.
 std::vector<GpuWork> gpu_works_of(const KernelCase& c);
 
 }  // namespace depthkv

@@ -43,7 +43,7 @@ std::int64_t most_branches(const Policies& policies, const VerifyPlan& plan) {
   return (std::min(plan.top + plan.controls + 1, eligible) + (plan.bounds ? 1 : 0)) * keeps + 1;  // and the full cache
 }
 
-ModelWork take_study(Forecast& foreseen, const StudyPlan& study, const ReplayPlan& replay, const VerifyPlan& verify) {
+ModelWork take_study(Forecast& foreseen, const StudyPlan& study, Cut cut) {
   std::map<std::string, std::int64_t> seen;
   std::vector<VerifiedSample> learnt, judged;
   for (const VerifiedSample& sample : foreseen.samples) {
@@ -54,10 +54,10 @@ ModelWork take_study(Forecast& foreseen, const StudyPlan& study, const ReplayPla
   foreseen.samples = std::move(judged);
   for (VerifiedSample& sample : learnt) sample.reference = 0;  // no likelihoods are taken
   const auto layers = static_cast<std::int64_t>(prunable_layers(foreseen.model).size());
-  const auto keeps = static_cast<std::int64_t>(verify.keep.size());
+  const auto keeps = static_cast<std::int64_t>(study.keep.size());
   VerifyPlan generating;
   generating.max_new = study.max_new;
-  return verification_work(foreseen.model, learnt, replay.cut, layers * (keeps + 1) + 1, generating);
+  return verification_work(foreseen.model, learnt, cut, layers * (keeps + 1) + 1, generating);
 }
 
 }  // namespace depthkv

@@ -23,6 +23,6 @@ Forecast forecast(const TraceSet& traces);
 std::int64_t most_branches(const Policies& policies, const VerifyPlan& plan);
 
 // What measuring layers on the samples that a study learns from takes; the others are what remains of the forecast.
-ModelWork take_study(Forecast& foreseen, const StudyPlan& study, const ReplayPlan& replay, const VerifyPlan& verify);
+ModelWork take_study(Forecast& foreseen, const StudyPlan& study, Cut cut);
 
 }  // namespace depthkv

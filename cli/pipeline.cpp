@@ -124,8 +124,7 @@ void Pipeline::describe() {
   std::int64_t cache_bytes = foreseen.recording_bytes;
   if (plan_.study) {
     const ViewPlan& views = plan_.study->views;
-    const ModelWork measuring =
-        take_study(foreseen, *plan_.study, plan_.replay, plan_.verify ? *plan_.verify : VerifyPlan{});
+    const ModelWork measuring = take_study(foreseen, *plan_.study, plan_.replay.cut);
     print_work("study", measuring, "at most ");
     fmt::print(
         "{:<11} {} samples of each task to learn from; at most {} documents of {} tokens in {} noised views each\n", "",
@@ -153,8 +152,8 @@ void Pipeline::describe() {
 void Pipeline::describe_verify() { print_work("verify", verification_work(traces().judge, *results_, *plan_.verify)); }
 
 void Pipeline::describe_importance() {
-  make_policies(plan_.replay, registry_);  // a mistake in the plan shows
-  print_work("importance", importance_work(traces().learn, plan_.replay, plan_.study ? plan_.study->max_new : 0));
+  make_policies(ablation_plan(), registry_);  // a mistake in the plan shows
+  print_work("importance", importance_work(traces().learn, ablation_plan(), plan_.study->max_new));
 }
 
 void Pipeline::save_plan() { write_file(folder_ / "plan.yaml", to_yaml(plan_, registry_)); }
@@ -200,17 +199,23 @@ void Pipeline::load_results() {
   }
 }
 
+// Nothing that a study measures is known yet.
+ReplayPlan Pipeline::ablation_plan() const {
+  ReplayPlan plan = with_study_file(plan_.replay, {});
+  plan.keep = plan_.study->keep;
+  return plan;
+}
+
 void Pipeline::measure_importance() {
   prepare_folder(folder_);
   plan_.replay.cache = cache_folder();
-  ReplayPlan plan = with_study_file(plan_.replay, {});
-  if (plan_.verify) plan.keep = plan_.verify->keep;  // of what is judged
-  make_policies(plan, registry_);                    // a mistake in the plan shows before the model is loaded
+  const ReplayPlan plan = ablation_plan();
+  make_policies(plan, registry_);  // a mistake in the plan shows before the model is loaded
   Study study;
   study.ablation = depthkv::measure_importance(model(), traces().learn, plan, registry_, progress_, folder_ / kMeasured,
-                                               plan_.study ? plan_.study->max_new : 0);
+                                               plan_.study->max_new);
   study.tests = survey_layers(study.ablation.rows);
-  if (plan_.study && plan_.study->views.documents > 0) measure_representations(study);
+  if (plan_.study->views.documents > 0) measure_representations(study);
   write_ablation_csv(study.ablation.rows, folder_ / "importance.csv");
   write_layer_tests_csv(study.tests, folder_ / "layer_tests.csv");
   write_importance(study.ablation.importance, folder_ / "importance.json");

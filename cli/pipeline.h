@@ -45,6 +45,8 @@ class Pipeline {
   std::filesystem::path trace_folder() const;
   // With a study, what layers are measured on, and everything else; without, all on both sides.
   SplitSet traces() const;
+  // Under which layers are measured.
+  ReplayPlan ablation_plan() const;
   void measure_representations(Study& study);
   // Where curves are kept; empty: nowhere.
   std::filesystem::path cache_folder() const;

@@ -53,6 +53,8 @@ const std::vector<Flag>& plan_flags() {
       {"--stop-when-separate", "verify.stop_when_separate",
        "stop once so many of the best are told from the rest, 0: take every sample"},
       {"--learn", "study.learn", "first samples of each task, on which layers are measured; all others judge"},
+      {"--ablation-keep", "study.keep", "budgets at which one layer is pruned at a time (default: what is verified)", true,
+       true},
       {"--ablation-generate", "study.max_new", "most tokens generated per pruned layer for task scores, 0: none"},
       {"--documents", "study.documents", "pieces of contexts whose noised views tell about hidden states, 0: none"},
       {"--views", "study.views", "noised views of each document"},

@@ -19,10 +19,12 @@ bool is_study_file(const PolicySpec& spec) {
 
 }  // namespace
 
-StudyPlan read_study(const YAML::Node& node, const YamlSource& source) {
+StudyPlan read_study(const YAML::Node& node, const YamlSource& source, std::vector<double> keep) {
   StudyPlan plan;
+  plan.keep = std::move(keep);
   YamlSection section(node, "study", source);
   section.take("learn", plan.learn, 0, kMany);
+  section.take_keeps("keep", plan.keep);
   section.take("max_new", plan.max_new, 0, kMany);
   section.take("documents", plan.views.documents, 0, kMostDocuments);
   section.take("views", plan.views.views, 2, kMostViews);
@@ -48,9 +50,9 @@ StudyPlan read_study(const YAML::Node& node, const YamlSource& source) {
 std::string study_yaml(const StudyPlan& plan) {
   const ViewPlan& views = plan.views;
   return fmt::format(
-      "study:\n  learn: {}\n  max_new: {}\n  documents: {}\n  views: {}\n  view_tokens: {}\n  noise_words: {}\n"
+      "study:\n  learn: {}\n  keep: [{}]\n  max_new: {}\n  documents: {}\n  views: {}\n  view_tokens: {}\n  noise_words: {}\n"
       "  noise_characters: {}\n  temperature: {}\n  seed: {}\n",
-      plan.learn, plan.max_new, views.documents, views.views, views.tokens, views.noise.words, views.noise.characters,
+      plan.learn, fmt::join(plan.keep, ", "), plan.max_new, views.documents, views.views, views.tokens, views.noise.words, views.noise.characters,
       views.temperature, views.seed);
 }
 

@@ -9,7 +9,8 @@ namespace depthkv {
 // Stands for the importance.json that the run itself measures, as the parameter `file` of a layer allocator.
 inline constexpr std::string_view kStudyFile = "study";
 
-StudyPlan read_study(const YAML::Node& node, const YamlSource& source);
+// `keep` holds where the section has none.
+StudyPlan read_study(const YAML::Node& node, const YamlSource& source, std::vector<double> keep);
 std::string study_yaml(const StudyPlan& plan);
 
 // The plan with another file for that word; none: the allocators as they are without a file.

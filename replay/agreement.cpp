@@ -94,10 +94,9 @@ class Comparison {
       regret.push_back(drawn.regret(found.top));
       held += drawn.top_holds_best(found.top) ? 1 : 0;
     }
-    const auto middle = [](const std::vector<double>& x) { return Interval{quantile(x, 0.025), quantile(x, 0.975)}; };
-    found.kendall = {kendall_tau_b(orders.predicted, orders.kl), middle(kendall)};
-    found.spearman = {spearman_rho(orders.predicted, orders.kl), middle(spearman)};
-    found.regret = {orders.regret(found.top), middle(regret)};
+    found.kendall = {kendall_tau_b(orders.predicted, orders.kl), percentile_interval(kendall)};
+    found.spearman = {spearman_rho(orders.predicted, orders.kl), percentile_interval(spearman)};
+    found.regret = {orders.regret(found.top), percentile_interval(regret)};
     found.top_holds_best = static_cast<double>(held) / kResamples;
     found.halves_kendall = halves(all, state);
     return found;

@@ -49,7 +49,8 @@ std::vector<Interval> intervals_of(const MetricProfile& profile) {
     std::vector<double> at;
     for (const std::vector<double>& draw : profile.draws) at.push_back(draw[l]);
     const double shift = profile.value[l] - mean(at);
-    intervals.push_back({quantile(at, 0.025) + shift, quantile(at, 0.975) + shift});
+    const Interval around = percentile_interval(at);
+    intervals.push_back({around.low + shift, around.high + shift});
   }
   return intervals;
 }

@@ -101,6 +101,10 @@ double quantile(std::vector<double> x, double q) {
   return *floor + (at - std::floor(at)) * (next - *floor);
 }
 
+Interval percentile_interval(const std::vector<double>& draws) {
+  return {quantile(draws, 0.025), quantile(draws, 0.975)};
+}
+
 Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples) {
   if (x.empty()) return {kNone, kNone};
   std::vector<double> means;
@@ -110,7 +114,7 @@ Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resam
     for (std::size_t n = 0; n < x.size(); ++n) sum += x[draw_below(x.size(), state)];
     means.push_back(sum / static_cast<double>(x.size()));
   }
-  return {quantile(means, 0.025), quantile(means, 0.975)};
+  return percentile_interval(means);
 }
 
 }  // namespace depthkv

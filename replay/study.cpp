@@ -20,8 +20,6 @@ namespace {
 constexpr std::uint64_t kSeed = 1;
 constexpr int kResamples = 2000;
 
-Interval middle(const std::vector<double>& draws) { return {quantile(draws, 0.025), quantile(draws, 0.975)}; }
-
 LayerDrops drawn(const LayerDrops& drops, std::uint64_t& state) {
   LayerDrops found;
   for (const std::size_t s : resample(drops.size(), state)) found.push_back(drops[s]);
@@ -43,8 +41,8 @@ MetricCorrelation correlated(const MetricProfile& profile, const std::string& ta
           profile.stage,
           task,
           drop,
-          {spearman_rho(profile.value, means), middle(spearman)},
-          {kendall_tau_b(profile.value, means), middle(kendall)}};
+          {spearman_rho(profile.value, means), percentile_interval(spearman)},
+          {kendall_tau_b(profile.value, means), percentile_interval(kendall)}};
 }
 
 // One number per sample of a policy and of uniform allocation, where both have one.
@@ -72,7 +70,7 @@ struct Pairs {
     std::vector<double> draws;
     std::uint64_t state = kSeed;
     for (int i = 0; i < kResamples; ++i) draws.push_back(over(resample(own.size(), state)));
-    return {over(all), middle(draws)};
+    return {over(all), percentile_interval(draws)};
   }
 };
 

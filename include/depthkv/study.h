@@ -15,6 +15,7 @@ namespace depthkv {
 
 struct StudyPlan {
   std::int64_t learn = 2;     // first samples of each task, on which layers are measured; all others judge
+  std::vector<double> keep;   // at which a layer is pruned while all others are whole
   std::int64_t max_new = 32;  // most tokens generated per pruned layer for task scores, 0: none
   ViewPlan views;
 };

@@ -11,7 +11,12 @@
 #include "kernels/attention_rows/attention_rows.h"
 #include "kernels/attention_sums/attention_sums.h"
 #include "kernels/column_sums/column_sums.h"
+#include "kernels/evidence_curves/evidence_curves.h"
+#include "kernels/hide_entries/hide_entries.h"
+#include "kernels/merge/merge.h"
+#include "kernels/page_bounds/page_bounds.h"
 #include "kernels/projected_norms/projected_norms.h"
+#include "kernels/quantise/quantise.h"
 #include "kernels/rank/rank.h"
 #include "kernels/row_norms/row_norms.h"
 #include "kernels/set_losses/set_losses.h"
@@ -76,6 +81,38 @@ TEST_P(GpuWorks, CountWhatLossesSendAndFetch) {
   expect_traffic(gpu_set_losses(c, 30), [&] {
     cuda::set_losses({attention, values, std::span(order).first(30), c.tokens});
   });
+}
+
+TEST_P(GpuWorks, CountWhatOpsOnEntriesSendAndFetch) {
+  const View keys = in.keys.view();
+  const std::vector<std::uint8_t> marked(static_cast<std::size_t>(c.tokens), 1);
+  expect_traffic(gpu_evidence_curves(c, c.kv_heads),
+                 [&] { cuda::evidence_curves(shuffled_ranking(c.kv_heads, c.tokens, 1), marked); });
+  expect_traffic(gpu_quantise(c, c.kv_heads), [&] { cuda::quantise(keys, {2, QuantiseSpec::Along::tokens, 32}); });
+  expect_traffic(gpu_quantise(c, c.kv_heads), [&] { cuda::quantise(keys, {2, QuantiseSpec::Along::channels, 32}); });
+  PageBounds bounds;
+  expect_traffic(gpu_page_bounds(c, c.kv_heads, 16), [&] { bounds = cuda::page_bounds(keys, 16); });
+  expect_traffic(gpu_page_scores(c, c.kv_heads, 16), [&] { cuda::page_scores(in.queries.view(), bounds); });
+
+  const KeptAndDropped parts(c.tokens, 20);
+  const auto kept = static_cast<std::int64_t>(parts.kept.size());
+  const View head = keys.head_range(0, 1);
+  expect_traffic(gpu_nearest_kept(c, kept), [&] { cuda::nearest_kept(head, parts.kept, parts.dropped); });
+  const std::vector<std::uint32_t> into(parts.dropped.size(), 3);
+  const std::vector<float> ones(into.size(), 1.0F);
+  expect_traffic(gpu_merge_rows(c, kept),
+                 [&] { cuda::merge_rows({head, parts.kept, parts.dropped, into, ones, ones}); });
+}
+
+TEST_P(GpuWorks, CountWhatHidingSends) {
+  Tensor logits = in.attention;
+  const HiddenColumns hidden(c.kv_heads, 4, c.tokens, c.rows, 1);
+  simt::adopt(logits.values().data(), logits.values().size() * sizeof(float));
+  expect_traffic(gpu_hide_entries(c, c.kv_heads, 4, 0), [&] {
+    cuda::hide_entries({logits.values().data(), logits.heads(), logits.rows(), logits.columns()}, hidden.view(),
+                       hidden.row_sets);
+  });
+  simt::disown_all();
 }
 
 // Kernels load all that is sent and store all that is fetched, and multiply at least what rows see.

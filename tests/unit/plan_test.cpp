@@ -46,6 +46,13 @@ TEST_F(PlanTest, ReferenceYamlHoldsEveryKeyWithItsDefault) {
   }
 }
 
+TEST_F(PlanTest, LayersAreMeasuredWhereIsVerifiedUnlessToldOtherwise) {
+  using testing::ElementsAre;
+  EXPECT_THAT(load("replay: {keep: [0.1, 0.3]}\nstudy: {}\n").study->keep, ElementsAre(0.1, 0.3));
+  EXPECT_THAT(load("replay: {keep: [0.1, 0.3]}\nverify: {keep: [0.3]}\nstudy: {}\n").study->keep, ElementsAre(0.3));
+  EXPECT_THAT(load("verify: {}\nstudy: {keep: [0.4, 0.5]}\n").study->keep, ElementsAre(0.4, 0.5));
+}
+
 TEST_F(PlanTest, ResolvedPlanReadsBackEqual) {
   const Plan plan = load(
       "model: m.gguf\nthreads: 2\ntrace: {tasks: [a.jsonl, notes.txt, {path: b.log, format: chat, "
