@@ -2,17 +2,21 @@
 #include "cli/forecast.h"
 
 #include <algorithm>
-#include <map>
 
 #include "tracer/jobs.h"
 
 namespace depthkv {
 
+std::vector<TaskSample> in_order_of_files(std::vector<TaskSample> samples) {
+  std::ranges::sort(samples, {}, [](const TaskSample& sample) { return trace_file_name(sample.id); });
+  return samples;
+}
+
 Forecast forecast(const Model& model, const TracePlan& plan) {
   Forecast found;
   found.model = model.card();
   std::int64_t longest = 0;
-  for (const TaskSample& task : read_samples(plan)) {
+  for (const TaskSample& task : in_order_of_files(read_samples(plan))) {
     const TraceJob job = make_job(model, plan, task);
     const auto fed = static_cast<std::int64_t>(job.answer.size());
     found.samples.push_back({job.prompt.segments, job.answer_capacity(),
@@ -40,17 +44,18 @@ std::int64_t most_branches(const Policies& policies, const VerifyPlan& plan) {
   std::int64_t eligible = 0;
   for (std::size_t p = 0; p < policies.size(); ++p) eligible += table.is_bound(table.policy(p)) ? 0 : 1;
   const auto keeps = static_cast<std::int64_t>(plan.keep.size());
-  return (std::min(plan.top + plan.controls + 1, eligible) + (plan.bounds ? 1 : 0)) * keeps + 1;  // and the full cache
+  const std::int64_t bounds =
+      plan.bounds ? std::ranges::count(policies.layer_allocators, "oracle", &LayerAllocator::name) : 0;
+  return (std::min(plan.top + plan.controls + 1, eligible) + bounds) * keeps + 1;  // and the full cache
 }
 
 ModelWork take_study(Forecast& foreseen, const StudyPlan& study, Cut cut) {
-  std::map<std::string, std::int64_t> seen;
+  std::vector<std::string> tasks;
+  for (const VerifiedSample& sample : foreseen.samples) tasks.push_back(sample.task);
+  const SplitSamples split = split_samples(tasks, study.learn);
   std::vector<VerifiedSample> learnt, judged;
-  for (const VerifiedSample& sample : foreseen.samples) {
-    const bool learns = study.learn == 0 || seen[sample.task]++ < study.learn;
-    if (learns) learnt.push_back(sample);
-    if (!learns || study.learn == 0) judged.push_back(sample);
-  }
+  for (const std::size_t s : split.learn) learnt.push_back(foreseen.samples[s]);
+  for (const std::size_t s : split.judge) judged.push_back(foreseen.samples[s]);
   foreseen.samples = std::move(judged);
   for (VerifiedSample& sample : learnt) sample.reference = 0;  // no likelihoods are taken
   const auto layers = static_cast<std::int64_t>(prunable_layers(foreseen.model).size());

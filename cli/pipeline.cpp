@@ -110,7 +110,18 @@ std::filesystem::path Pipeline::cache_folder() const {
   return access(folder.c_str(), W_OK) == 0 ? folder : std::filesystem::path();
 }
 
+void Pipeline::check_study() {
+  if (!plan_.study) return;
+  const ReplayPlan plan = ablation_plan();
+  expect_ablation(plan, make_policies(plan, registry_));
+  if (!plan_.trace) return;
+  std::vector<std::string> tasks;
+  for (const TaskSample& sample : in_order_of_files(read_samples(*plan_.trace))) tasks.push_back(sample.task);
+  split_samples(tasks, plan_.study->learn);
+}
+
 void Pipeline::describe() {
+  check_study();
   Forecast foreseen;
   if (plan_.trace) {
     read_samples(*plan_.trace);  // a mistake in a task file shows before the model is loaded
@@ -194,6 +205,12 @@ void Pipeline::verify() {
 
 void Pipeline::load_results() {
   results_ = read_results_csv(plan_.replay, registry_, folder_ / "results.csv");
+  const std::string expected = plan_hash(plan_.replay, registry_);
+  if (results_->plan_hash != expected)
+    throw InputError(fmt::format(
+        "{}: made by plan {}, and plan.yaml beside it is plan {}: a later replay was interrupted, or a file "
+        "that the plan names has changed; replay again",
+        (folder_ / "results.csv").string(), results_->plan_hash, expected));
   if (plan_.verify && std::filesystem::exists(folder_ / "verify.csv")) {
     verification_ = read_verify_csv(*results_, *plan_.verify, folder_ / "verify.csv");
   }

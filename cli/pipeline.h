@@ -22,6 +22,8 @@ class Pipeline {
   Pipeline(Plan plan, std::filesystem::path folder);
 
   // Says what the run would do and what it would cost, without doing it.
+  // Throws InputError where a study would, before anything is recorded for it.
+  void check_study();
   void describe();
   void describe_verify();
   void describe_importance();

@@ -289,7 +289,7 @@ void apply(YAML::Node root, const Overrides& overrides) {
 // What of the plan's paths a run of it reads: the model only where it is run.
 std::vector<PlanPath> needed(const Plan& plan, std::vector<PlanPath> paths, const std::string& where) {
   const auto model = [](const PlanPath& named) { return named.key == "model"; };
-  if (!plan.trace && !plan.verify) {
+  if (!plan.trace && !plan.verify && !plan.study) {
     std::erase_if(paths, model);
   } else if (std::ranges::none_of(paths, model)) {
     paths.insert(paths.begin(), {plan.model.empty() ? where : "DEPTHKV_MODEL", "model", plan.model});

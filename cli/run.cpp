@@ -207,6 +207,7 @@ void add_run_command(CLI::App& app, Action& action) {
         pipeline.describe();
         return ExitCode::fine;
       }
+      pipeline.check_study();
       pipeline.trace();
       if (plan.study) pipeline.measure_importance();
       pipeline.replay();

@@ -15,6 +15,8 @@ namespace {
 constexpr std::size_t kAligned = 256;
 constexpr std::size_t kLanes = 2;
 
+}  // namespace
+
 // Of one device.
 class Lanes {
  public:
@@ -55,6 +57,8 @@ class Lanes {
   std::array<bool, kLanes> taken_{};
 };
 
+namespace {
+
 // Those of the device that this thread works for. Never destroyed: CUDA may be gone before.
 Lanes& lanes() {
   static std::mutex& guard = *new std::mutex;
@@ -72,6 +76,11 @@ std::string mebibytes(std::size_t bytes) { return std::to_string(bytes >> 20U) +
 OutOfDeviceMemory::OutOfDeviceMemory(std::size_t asked, std::size_t free, std::size_t total)
     : Error("CUDA: no room for " + mebibytes(asked) + ": " + mebibytes(free) + " of the device's " + mebibytes(total) +
             " are free, and smaller parts don't fit either; stop what else uses the device, or say device: cpu") {}
+
+OutOfDeviceMemory::OutOfDeviceMemory(std::size_t asked)
+    : Error("CUDA: no room for " + mebibytes(asked) +
+            " of pinned memory on the host, and smaller parts don't fit either; free memory, raise the limit of locked "
+            "memory (ulimit -l), or say device: cpu") {}
 
 void* Arena::take(std::size_t bytes) {
   const std::size_t rounded = (bytes + kAligned - 1) / kAligned * kAligned;
@@ -165,11 +174,12 @@ void Lane::trim() noexcept {
   pinned_.trim();
 }
 
-UseLane::UseLane() : lane_(lanes().take()) {}
+UseLane::UseLane() : lanes_(lanes()), lane_(lanes_.take()) {}
 
+// Nothing of CUDA here but what can't throw: its errors stay, and this may run because of one.
 UseLane::~UseLane() {
   lane_->reset();
-  lanes().give_back(lane_);
+  lanes_.give_back(lane_);
 }
 
 void trim_idle_lanes() { lanes().trim_idle(); }

@@ -145,6 +145,8 @@ class Lane {
   Arena pinned_{allocate_pinned, release_pinned};
 };
 
+class Lanes;
+
 // A lane for as long as this lives; the constructor waits for one.
 class UseLane {
  public:
@@ -156,6 +158,7 @@ class UseLane {
   Lane* operator->() const { return lane_; }
 
  private:
+  Lanes& lanes_;  // of the device
   Lane* lane_;
 };
 

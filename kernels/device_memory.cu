@@ -60,8 +60,10 @@ void* allocate(std::size_t bytes) {
 
 void release(void* memory) noexcept { cudaFree(memory); }
 
+// From memory that isn't pinned, the copy returns once all has been read, which is before all is there.
 void copy_to_device(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
+  check(cudaStreamSynchronize(nullptr));
 }
 
 void copy_to_host(void* to, const void* from, std::size_t bytes) {
@@ -70,7 +72,12 @@ void copy_to_host(void* to, const void* from, std::size_t bytes) {
 
 void* allocate_pinned(std::size_t bytes) {
   void* memory = nullptr;
-  check_allocation(cudaMallocHost(&memory, bytes), bytes);
+  const cudaError_t status = cudaMallocHost(&memory, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // what failed here is no later call's error
+    throw OutOfDeviceMemory(bytes);
+  }
+  check(status);
   return memory;
 }
 

@@ -14,10 +14,11 @@
 
 namespace depthkv::cuda {
 
-// The device has no room for what was asked for; smaller pieces may fit.
+// The device, or the host memory that it copies from and to, has no room for what was asked for; smaller pieces may fit.
 class OutOfDeviceMemory : public Error {
  public:
   OutOfDeviceMemory(std::size_t asked, std::size_t free, std::size_t total);
+  explicit OutOfDeviceMemory(std::size_t asked);  // of the host, pinned
 };
 
 // Names and sizes of the devices, as users know them; empty where there is none, with the reason.

@@ -102,12 +102,6 @@ class Comparison {
     return found;
   }
 
-  bool has_values() const {
-    return std::any_of(predicted_.begin(), predicted_.end(), [](const std::vector<double>& row) {
-      return std::any_of(row.begin(), row.end(), [](double x) { return !std::isnan(x); });
-    });
-  }
-
  private:
   Orders over(const Indices& samples) const { return {means_over(predicted_, samples), means_over(kl_, samples)}; }
 
@@ -151,8 +145,8 @@ class AgreementSurvey {
     for (const Metric metric : kMetrics)
       if (metric != metrics.front()) metrics.push_back(metric);
     for (const Metric metric : metrics) {
-      for (const double keep : keeps) add(metric, "", keep);
-      if (keeps.size() > 1) add(metric, "", 0);
+      for (const double keep : keeps) add(metric, kAllTasks, keep);
+      if (keeps.size() > 1) add(metric, kAllTasks, 0);
       if (tasks_.size() < 2) continue;
       for (const std::string& task : tasks_) add(metric, task, keeps.size() > 1 ? 0 : keeps.front());
     }
@@ -165,17 +159,24 @@ class AgreementSurvey {
       const Candidate& candidate = verification_.candidates[c];
       return candidate.role != kBound && (keep == 0 || candidate.choice.keep == keep);
     });
+    // Both orders are of the same samples: those where the metric could be measured.
     const Indices samples = indices_where(results_.samples.size(), [&](std::size_t s) {
-      return verified_.contains(s) && (task.empty() || results_.samples[s].task == task);
+      return verified_.contains(s) && (task == kAllTasks || results_.samples[s].task == task) &&
+             std::ranges::none_of(candidates, [&](std::size_t c) { return std::isnan(predicted(c, s, metric)); });
     });
+    if (samples.empty()) return;
     const Comparison comparison(results_, verification_, metric, candidates, samples);
-    if (!comparison.has_values()) return;
     const auto asked = static_cast<std::size_t>(verification_.plan.top);
     Agreement agreement = comparison.measure(asked > 0 ? asked : kTop, verification_.plan.seed);
     agreement.metric = metric;
     agreement.task = task;
     agreement.keep = keep;
     found_.push_back(std::move(agreement));
+  }
+
+  double predicted(std::size_t candidate, std::size_t sample, Metric metric) const {
+    const Candidate& c = verification_.candidates[candidate];
+    return results_.value(results_.samples[sample], c.policy, c.keep_index, metric);
   }
 
   const ResultTable& results_;

@@ -2,6 +2,7 @@
 #pragma once
 #include <vector>
 
+#include "depthkv/tasks.h"
 #include "depthkv/verify.h"
 
 namespace depthkv {

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replay/answers.h"
 
+#include <algorithm>
+
 #include "depthkv/tasks.h"
 
 namespace depthkv {
 
+std::int64_t room_behind(const ModelCard& model, const Segments& segments) {
+  return std::max<std::int64_t>(0, model.context_length - segments.prompt_end);
+}
+
 std::vector<Answer> answer(const Model& model, Branches& branches, const Sample& sample, std::int64_t cut,
                            std::int64_t max_new, std::size_t count) {
+  max_new = std::min(max_new, room_behind(model.card(), sample.segments));
   if (max_new == 0 || !is_text_metric(sample.metric)) return {};
   const auto lead =
       std::span(sample.tokens)

@@ -24,15 +24,20 @@ std::size_t keep_index(const ResultTable& results, double keep) {
 
 double as_loss(Metric metric, double value) { return higher_is_better(metric) ? 1.0 - value : value; }
 
-// Every policy that is not a bound and has a value on every usable sample, best predicted first (ties: lower index).
+// On every sample that has a result at all.
+bool runs_everywhere(const ResultTable& results, std::size_t policy, std::size_t keep) {
+  return std::ranges::all_of(results.samples, [&](const SampleResult& sample) {
+    return !sample.skipped.empty() || results.why_skipped(sample, policy, keep).empty();
+  });
+}
+
+// Every policy that is not a bound and runs everywhere, best predicted first (ties: lower index).
 std::vector<Candidate> predicted_ranking(const ResultTable& results, std::size_t keep, Metric metric) {
   std::vector<Candidate> ranking;
-  std::size_t usable = 0;
-  for (const SampleResult& sample : results.samples) usable += sample.skipped.empty() ? 1 : 0;
   for (std::size_t p = 0; p < results.policies.size(); ++p) {
     if (results.is_bound(results.policy(p))) continue;
     const std::vector<double> values = results.values(p, keep, metric);
-    if (values.empty() || (metric != Metric::evidence && values.size() < usable)) continue;
+    if (values.empty() || !runs_everywhere(results, p, keep)) continue;
     const double average = mean(values);
     ranking.push_back({{results.policy(p), results.plan.keep[keep]}, p, keep, "", as_loss(metric, average)});
   }
@@ -48,7 +53,8 @@ void add_bound(const ResultTable& results, const VerifyPlan& plan, std::size_t r
     const PolicyIndex index = results.policy(p);
     const std::vector<double> values = results.values(p, keep, plan.rank_by);
     if (index.ranker == ranker && results.policies.layer_allocators[index.layer_allocator].name == "oracle" &&
-        results.policies.head_allocators[index.head_allocator].name == "uniform" && !values.empty())
+        results.policies.head_allocators[index.head_allocator].name == "uniform" && !values.empty() &&
+        runs_everywhere(results, p, keep))
       chosen.push_back({{index, results.plan.keep[keep]}, p, keep, kBound, as_loss(plan.rank_by, mean(values))});
   }
 }

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "depthkv/error.h"
+
 namespace depthkv {
 namespace {
 
@@ -15,13 +17,21 @@ struct Expected {
       probabilities.push_back(static_cast<float>(std::exp(static_cast<double>(logit) - log_sum)));
   }
 
-  // KL(this || q) of the softmax distributions, in nats; 0 for equal logits. Rounding can't make it negative.
+  // KL(this || q) of the softmax distributions, in nats; 0 for equal logits. Rounding can't make it negative. Throws
+  // Error where logits aren't numbers.
   double kl(std::span<const float> q) const {
     const double log_q = log_sum_exp(q);
     double kl = 0;
-    for (std::size_t v = 0; v < logits.size(); ++v)
-      kl += static_cast<double>(probabilities[v]) *
-            ((static_cast<double>(logits[v]) - log_sum) - (static_cast<double>(q[v]) - log_q));
+    for (std::size_t v = 0; v < logits.size(); ++v) {
+      const auto p = static_cast<double>(probabilities[v]);
+      const double term = p * ((static_cast<double>(logits[v]) - log_sum) - (static_cast<double>(q[v]) - log_q));
+      kl += p > 0 ? term : 0.0;  // a logit of -inf has no part in it
+    }
+    if (std::isnan(kl) || std::isnan(log_sum)) {
+      throw Error(
+          "the model's logits aren't numbers, so nothing can be compared with them; its activations overflow, perhaps: "
+          "try another quantisation, or the engine on another device");
+    }
     return std::max(0.0, kl);
   }
 

@@ -135,7 +135,8 @@ class SampleAblation {
   }
 
   std::int64_t capacity_of(const Sample& sample, std::int64_t cut) const {
-    return std::max(sample.size(), sample.segments.prompt_end + max_new_) - cut;
+    const std::int64_t generated = std::min(max_new_, room_behind(model_.card(), sample.segments));
+    return std::max(sample.size(), sample.segments.prompt_end + generated) - cut;
   }
 
   Model& model_;
@@ -195,12 +196,7 @@ LayerImportance summary_of(int layer, const std::vector<AblationRow>& rows) {
   return summary;
 }
 
-void check(const Model& model, const Trace& trace, const ReplayPlan& plan, const Policies& policies) {
-  if (policies.rankers.size() != 1 || policies.head_allocators.size() != 1)
-    throw InputError(
-        "importance is measured under one scorer, structure, protection and head allocator; name one each");
-  if (std::ranges::find(plan.keep, 1.0) != plan.keep.end())
-    throw InputError("importance is measured by pruning; give budgets (keep) below 1");
+void expect_recorded_from(const Model& model, const Trace& trace) {
   if (model.card().fingerprint != trace.model().fingerprint)
     throw InputError(fmt::format("{}: recorded from {} ({}), the model given is {} ({}); give the same file",
                                  trace.path().string(), trace.model().name, trace.model().fingerprint,
@@ -252,10 +248,24 @@ bool counts(const Sample& sample, Cut cut) { return sample.size() > sample.segme
 
 }  // namespace
 
+void expect_ablation(const ReplayPlan& plan, const Policies& policies) {
+  if (policies.rankers.size() != 1 || policies.head_allocators.size() != 1)
+    throw InputError(
+        "importance is measured under one scorer, structure, protection and head allocator; name one each");
+  const Structure& structure = policies.rankers[0].structure;
+  if (structure.select)
+    throw InputError(fmt::format("importance is measured along one order of the entries, and structure {} keeps other "
+                                 "sets at other budgets; measure under structure token",
+                                 structure.name));
+  if (std::ranges::find(plan.keep, 1.0) != plan.keep.end())
+    throw InputError("importance is measured by pruning; give budgets (keep) below 1");
+}
+
 Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPlan& plan, const Registry& registry,
                             const Progress& progress, const std::filesystem::path& kept, std::int64_t max_new) {
   const ReplayPlan alone = with_even_layers(plan);
   const Policies policies = make_policies(alone, registry);
+  expect_ablation(plan, policies);
   const SampleStore store(kept);
   Ablation found;
   Importance& importance = found.importance;
@@ -270,7 +280,7 @@ Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPl
   for (std::size_t s = 0; s < traces.files.size(); ++s) {
     progress("importance", static_cast<std::int64_t>(s), total, traces.files[s].stem().string());
     const Trace trace = Trace::open(traces.files[s]);
-    check(model, trace, plan, policies);
+    expect_recorded_from(model, trace);
     if (!counts(trace.sample(), plan.cut)) continue;
     const std::string name = traces.files[s].stem().string();
     const std::string key = key_of(model, trace, alone, policies, max_new);

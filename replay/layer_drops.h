@@ -5,6 +5,7 @@
 #include <string>
 
 #include "depthkv/layer_tests.h"
+#include "depthkv/tasks.h"
 #include "replay/layer_test.h"
 
 namespace depthkv {
@@ -13,8 +14,7 @@ namespace depthkv {
 // any, too.
 std::map<std::string, LayerDrops> drops_by_task(const std::vector<AblationRow>& rows, Drop drop);
 
-// All of them, under the name that stands for every task.
-inline constexpr const char* kAllTasks = "all";
+// All of them.
 LayerDrops pooled(const std::map<std::string, LayerDrops>& tasks);
 
 std::vector<double> mean_drops(const LayerDrops& drops);  // [layer]

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <numeric>
 
@@ -16,6 +17,11 @@
 
 namespace depthkv {
 namespace {
+
+bool are_numbers(const LossCurves& sums) {
+  const auto finite = [](double x) { return std::isfinite(x); };
+  return finite(sums.energy) && std::ranges::all_of(sums.mass, finite) && std::ranges::all_of(sums.error, finite);
+}
 
 // From sums over rows to the losses that allocators and reports use.
 HeadCurves to_losses(const LossCurves& sums, double layer_energy) {
@@ -56,6 +62,14 @@ std::string why_not(const Trace& trace, const ReplayPlan& plan, const Allocator&
 }
 
 }  // namespace
+
+void expect_numbers(const Trace& trace, int layer, bool are) {
+  if (are) return;
+  throw InputError(
+      fmt::format("{}: layer {} has attention or values that aren't numbers; `depthkv inspect --check` says whether "
+                  "the file is damaged; if it isn't, record it again",
+                  trace.path().string(), layer));
+}
 
 View observed_window(const LayerData& data, std::int64_t rows) {
   const std::int64_t count = std::min(rows, data.window.rows());
@@ -197,6 +211,7 @@ class SampleCurves::Pass {
                               data.values.view().row_range(0, attention.columns).head_range(g, 1), rankings},
                              std::span(sums).subspan(head * ranked.size() + first, behind - first));
     });
+    for (const LossCurves& each : sums) expect_numbers(sample_.trace_, data.features.layer, are_numbers(each));
     for (std::size_t v = 0; v < ranked.size(); ++v) {
       double energy = 0;
       for (std::size_t g = 0; g < heads; ++g) energy += sums[g * ranked.size() + v].energy;

@@ -52,6 +52,9 @@ class SampleCurves {
   std::vector<Measured> by_heads_;
 };
 
+// Throws InputError unless what was summed over a layer's judged rows are numbers: others would look like no loss.
+void expect_numbers(const Trace& trace, int layer, bool are);
+
 // Attention of the observed rows that allocators measure curves on. They see nothing at or after the cut, so those
 // columns are cut off.
 View observed_window(const LayerData& data, std::int64_t rows);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "depthkv/tasks.h"
+#include "replay/answers.h"
 
 namespace depthkv {
 namespace {
@@ -34,11 +35,13 @@ ModelWork verification_work(const ModelCard& model, std::span<const VerifiedSamp
   ModelWork work;
   for (const VerifiedSample& sample : samples) {
     const std::int64_t lead = sample.segments.prompt_end - sample.segments.at(cut);
+    const std::int64_t room = room_behind(model, sample.segments);
+    const std::int64_t reference = std::min(sample.reference, room);
+    const std::int64_t generated = std::min(plan.max_new, room);
     std::int64_t fed = 0;
-    for (const std::int64_t tokens : {sample.answer, sample.reference, sample.generates ? plan.max_new : 0})
+    for (const std::int64_t tokens : {sample.answer, reference, sample.generates ? generated : 0})
       if (tokens > 0) fed += lead + tokens - 1;  // the last one is never fed
-    add(work, model, sample.segments.at(cut), branches, fed,
-        lead + std::max({sample.answer, sample.reference, plan.max_new}));
+    add(work, model, sample.segments.at(cut), branches, fed, lead + std::max({sample.answer, reference, generated}));
   }
   return work;
 }
@@ -64,7 +67,8 @@ ModelWork importance_work(const TraceSet& traces, const ReplayPlan& plan, std::i
     const std::int64_t lead = sample.segments.prompt_end - sample.segments.at(plan.cut);
     const std::int64_t scored = sample.size() - sample.segments.at(plan.cut) - 1;
     if (scored <= 0) continue;
-    const std::int64_t generated = max_new > 0 && is_text_metric(sample.metric) ? lead + max_new - 1 : 0;
+    const std::int64_t most = std::min(max_new, room_behind(trace.model(), sample.segments));
+    const std::int64_t generated = most > 0 && is_text_metric(sample.metric) ? lead + most - 1 : 0;
     const auto layers = static_cast<std::int64_t>(prunable_layers(trace.model()).size());
     const std::int64_t branches = layers * (static_cast<std::int64_t>(plan.keep.size()) + 1) + 1;
     add(work, trace.model(), sample.segments.at(plan.cut), branches, scored + generated,

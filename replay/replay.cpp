@@ -16,16 +16,35 @@
 namespace depthkv {
 namespace {
 
-// Sensitivities hold for the model that they were measured on.
-void check_importance(const ResultTable& table) {
+void expect_cut(const MeasuredOn& on, Cut cut) {
+  if (on.cut != to_string(cut))
+    throw InputError(fmt::format("{}: measured at the cut {}, the plan prunes at the cut {}; measure it there", on.file,
+                                 on.cut, to_string(cut)));
+}
+
+void expect_model(const MeasuredOn& on, const ModelCard& model) {
+  if (on.fingerprint != model.fingerprint)
+    throw InputError(fmt::format("{}: measured on {} ({}), the traces are of {} ({}); measure it there", on.file,
+                                 on.model, on.fingerprint, model.name, model.fingerprint));
+}
+
+std::vector<MeasuredOn> measured_on(const Policies& policies, const ReplayPlan& plan) {
+  std::vector<MeasuredOn> files;
+  if (const std::optional<Importance>& importance = policies.importance)
+    files.push_back({plan.importance.string(), importance->model, importance->fingerprint, importance->cut});
+  for (const LayerAllocator& allocator : policies.layer_allocators)
+    if (allocator.measured_on) files.push_back(*allocator.measured_on);
+  return files;
+}
+
+// What was measured of layers holds for the model that it was measured on.
+void check_measured(const ResultTable& table) {
+  for (const MeasuredOn& on : measured_on(table.policies, table.plan)) expect_model(on, table.model);
   const std::optional<Importance>& importance = table.policies.importance;
-  if (!importance) return;
   const std::size_t layers = prunable_layers(table.model).size();
-  if (importance->fingerprint == table.model.fingerprint && importance->layers.size() == layers) return;
-  throw InputError(fmt::format(
-      "{}: measured on {} ({}), {} layers; the traces are of {} ({}), {} layers that can be pruned; measure it there",
-      table.plan.importance.string(), importance->model, importance->fingerprint, importance->layers.size(),
-      table.model.name, table.model.fingerprint, layers));
+  if (importance && importance->layers.size() != layers)
+    throw InputError(fmt::format("{}: has {} layers, the traces' model has {} that can be pruned; measure it there",
+                                 table.plan.importance.string(), importance->layers.size(), layers));
 }
 
 void add_unless_named(std::vector<PolicySpec>& specs, const std::string& name) {
@@ -265,12 +284,8 @@ Policies make_policies(const ReplayPlan& plan, const Registry& registry) {
     policies.layer_allocators.push_back(registry.make_layer_allocator(spec));
   for (const PolicySpec& spec : plan.head_allocators)
     policies.head_allocators.push_back(registry.make_head_allocator(spec));
-  if (!plan.importance.empty()) {
-    policies.importance = read_importance(plan.importance);
-    if (policies.importance->cut != to_string(plan.cut))
-      throw InputError(fmt::format("{}: measured at the cut {}, the plan prunes at the cut {}; measure it there",
-                                   plan.importance.string(), policies.importance->cut, to_string(plan.cut)));
-  }
+  if (!plan.importance.empty()) policies.importance = read_importance(plan.importance);
+  for (const MeasuredOn& on : measured_on(policies, plan)) expect_cut(on, plan.cut);
   if (policies.size() == 0)
     throw InputError("the plan names no scorer, structure, protection, layer or head allocator; name one of each");
   return policies;
@@ -334,7 +349,7 @@ ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registr
   table.plan = with_bounds(plan);
   table.policies = make_policies(table.plan, registry);
   if (!traces.files.empty()) table.model = Trace::open(traces.files.front()).model();
-  check_importance(table);
+  check_measured(table);
   replay_samples(traces, table, progress, watch);
   return table;
 }

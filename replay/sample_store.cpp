@@ -48,7 +48,7 @@ std::string sample_key(const ModelCard& model, const Trace& trace, const ReplayP
 
 std::string choice_key(const Policies& policies, const PolicyChoice& choice) {
   const Ranker& ranker = policies.rankers[choice.policy.ranker];
-  return text_of("scorer", ranker.scorer) + text_of("structure", ranker.structure) +
+  return text_of("scorer", ranker.scorer) + ranker.scorer.source + text_of("structure", ranker.structure) +
          fmt::format("\nprotect {}+{}", ranker.protect.first, ranker.protect.last) +
          text_of("layers", policies.layer_allocators[choice.policy.layer_allocator]) +
          text_of("heads", policies.head_allocators[choice.policy.head_allocator]) +

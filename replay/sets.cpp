@@ -2,6 +2,7 @@
 #include "replay/sets.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <map>
 
@@ -135,6 +136,10 @@ void measure_sets(const Trace& trace, const ReplayPlan& plan, const Policies& po
     });
     const auto heads = static_cast<std::size_t>(data.features.shape.kv_heads);
     for (std::size_t r = 0; r < requests.size(); ++r) {
+      for (std::size_t g = 0; g < heads; ++g) {
+        const SetLosses& loss = sets.at(r, l, g).losses;
+        expect_numbers(trace, layers[l], std::isfinite(loss.mass + loss.error + loss.energy));
+      }
       double energy = 0;
       double error = 0;
       for (std::size_t g = 0; g < heads; ++g) {

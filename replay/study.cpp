@@ -18,6 +18,7 @@ namespace depthkv {
 namespace {
 
 constexpr std::uint64_t kSeed = 1;
+constexpr std::uint64_t kDropSeed = 0x64726f7073;  // unlike any that a plan would give for the metrics' draws
 constexpr int kResamples = 2000;
 
 LayerDrops drawn(const LayerDrops& drops, std::uint64_t& state) {
@@ -30,7 +31,7 @@ LayerDrops drawn(const LayerDrops& drops, std::uint64_t& state) {
 MetricCorrelation correlated(const MetricProfile& profile, const std::string& task, Drop drop,
                              const LayerDrops& drops) {
   std::vector<double> spearman, kendall;
-  std::uint64_t state = kSeed;
+  std::uint64_t state = kDropSeed;
   for (const std::vector<double>& metric : profile.draws) {
     const std::vector<double> means = mean_drops(drawn(drops, state));
     spearman.push_back(spearman_rho(metric, means));
@@ -105,17 +106,30 @@ std::optional<std::size_t> uniform_beside(const ResultTable& results, const Veri
 
 }  // namespace
 
+SplitSamples split_samples(std::span<const std::string> tasks, std::int64_t learn) {
+  SplitSamples split;
+  std::map<std::string, std::int64_t> seen;
+  for (std::size_t s = 0; s < tasks.size(); ++s) {
+    const bool learns = learn == 0 || seen[tasks[s]]++ < learn;
+    if (learns) split.learn.push_back(s);
+    if (!learns || learn == 0) split.judge.push_back(s);
+  }
+  if (split.learn.empty() || split.judge.empty())
+    throw InputError(
+        fmt::format("of {} samples of {} tasks, the first {} of each are to learn from and the others to judge by, "
+                    "which leaves one side without any; record more samples per task, or change study.learn",
+                    tasks.size(), seen.size(), learn));
+  return split;
+}
+
 SplitSet split_set(const TraceSet& traces, std::int64_t learn) {
   if (learn == 0) return {traces, traces};
+  std::vector<std::string> tasks;
+  for (const auto& file : traces.files) tasks.push_back(Trace::open(file).sample().task);
   SplitSet split{{traces.directory, {}}, {traces.directory, {}}};
-  std::map<std::string, std::int64_t> seen;
-  for (const auto& file : traces.files)
-    (seen[Trace::open(file).sample().task]++ < learn ? split.learn : split.judge).files.push_back(file);
-  if (split.learn.files.empty() || split.judge.files.empty())
-    throw InputError(
-        fmt::format("{}: of {} samples of {} tasks, the first {} of each are to learn from and the others to judge by, "
-                    "which leaves one side without any; record more samples per task, or change study.learn",
-                    traces.directory.string(), traces.files.size(), seen.size(), learn));
+  const SplitSamples samples = split_samples(tasks, learn);
+  for (const std::size_t s : samples.learn) split.learn.files.push_back(traces.files[s]);
+  for (const std::size_t s : samples.judge) split.judge.files.push_back(traces.files[s]);
   return split;
 }
 

@@ -51,7 +51,7 @@ Json estimate(const Estimate& estimate) {
 
 Json agreement_json(const Agreement& agreement) {
   return {{"metric", to_string(agreement.metric)},
-          {"task", agreement.task.empty() ? Json("all") : Json(agreement.task)},
+          {"task", agreement.task},
           {"keep", agreement.keep == 0 ? Json("all") : Json(agreement.keep)},
           {"policies", agreement.policies},
           {"samples", agreement.samples},

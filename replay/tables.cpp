@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "depthkv/report.h"
+#include "depthkv/tasks.h"
 #include "replay/labels.h"
 #include "replay/tables.h"
 
@@ -121,15 +122,14 @@ Table agreement_rows(const Verification& verification, bool whole) {
               3};
   const bool one_keep = verification.plan.keep.size() == 1;
   for (const Agreement& it : verification.agreement) {
-    const bool pooled = it.task.empty() && (one_keep || it.keep == 0);
+    const bool pooled = it.task == kAllTasks && (one_keep || it.keep == 0);
     if (!whole && !pooled && it.metric != verification.plan.rank_by) continue;
     const auto three = [](double value) { return shown(value, "{:.3f}"); };
     const auto range = [](const Estimate& estimate) { return shown_interval(estimate.interval, "{:.3f}"); };
-    table.rows.push_back({std::string(to_string(it.metric)), it.task.empty() ? "all" : it.task,
-                          it.keep == 0 ? "all" : fmt::format("{}", it.keep), fmt::format("{}", it.policies),
-                          fmt::format("{}", it.samples), three(it.kendall.value), range(it.kendall),
-                          three(it.spearman.value), three(it.regret.value), range(it.regret), three(it.top_holds_best),
-                          three(it.halves_kendall)});
+    table.rows.push_back({std::string(to_string(it.metric)), it.task, it.keep == 0 ? "all" : fmt::format("{}", it.keep),
+                          fmt::format("{}", it.policies), fmt::format("{}", it.samples), three(it.kendall.value),
+                          range(it.kendall), three(it.spearman.value), three(it.regret.value), range(it.regret),
+                          three(it.top_holds_best), three(it.halves_kendall)});
   }
   return table;
 }

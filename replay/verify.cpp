@@ -38,8 +38,10 @@ class SampleCheck {
   std::vector<VerifyRow> run() {
     const std::vector<Token> lead = slice(cut_, sample_.segments.prompt_end);
     const std::vector<Token> reference = reference_tokens();
-    const auto longest = std::max<std::int64_t>(
-        {static_cast<std::int64_t>(reference.size()), plan_.max_new, sample_.size() - sample_.segments.prompt_end});
+    const std::int64_t room = room_behind(model_.card(), sample_.segments);
+    const auto longest =
+        std::max<std::int64_t>({static_cast<std::int64_t>(reference.size()), std::min(plan_.max_new, room),
+                                sample_.size() - sample_.segments.prompt_end});
     const auto branches = model_.branch(std::span(sample_.tokens).first(static_cast<std::size_t>(cut_)), masks_,
                                         static_cast<std::int64_t>(lead.size()) + longest);
     compare(*branches);
@@ -68,7 +70,9 @@ class SampleCheck {
     if (sample_.answer_source == "reference") return slice(sample_.segments.prompt_end, sample_.size());
     if (sample_.answers.empty()) return {};
     std::vector<Token> tokens = model_.tokenize(fmt::format("{}", fmt::join(sample_.answers, ", ")), false, false);
-    if (static_cast<std::int64_t>(tokens.size()) > kMaxReference) tokens.resize(kMaxReference);
+    const auto most =
+        static_cast<std::size_t>(std::min(kMaxReference, room_behind(model_.card(), sample_.segments)));
+    if (tokens.size() > most) tokens.resize(most);
     return tokens;
   }
 
@@ -93,6 +97,9 @@ class SampleCheck {
     double full = 0;
     branches.score(fed, first, [&](std::size_t branch, std::int64_t step, std::span<const float> logits) {
       const auto target = static_cast<std::size_t>(reference[static_cast<std::size_t>(step + 1 - offset)]);
+      if (target >= logits.size())
+        throw Error(fmt::format("sample {}: its answer has token {}, the model has {}", sample_.id, target,
+                                logits.size()));
       const double loss = (log_sum_exp(logits) - static_cast<double>(logits[target])) / static_cast<double>(counted);
       (branch == 0 ? full : rows_[branch - 1].nll) += loss;
     });

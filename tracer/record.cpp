@@ -100,11 +100,13 @@ bool holds_under(std::int64_t max_new, const Sample& found) {
   return length == max_new || (length < max_new && length < found.answer_limit);
 }
 
-// A file that is damaged, or of a sample that has changed since, is recorded again.
+// A file that is damaged, of another engine or device, or of a sample that has changed since, is recorded again.
 bool is_finished(const Model& model, const TraceJob& job, const std::filesystem::path& file) {
   if (!std::filesystem::exists(file)) return false;
   try {
-    const Sample found = Trace::open(file).sample();
+    const Trace trace = Trace::open(file);
+    if (!same_model(trace.model(), model.card())) return false;
+    const Sample& found = trace.sample();
     const std::span<const Token> tokens = found.tokens;
     const auto answer = tokens.subspan(static_cast<std::size_t>(found.segments.prompt_end));
     Sample wanted = describe(model, job, {answer.begin(), answer.end()});
@@ -129,7 +131,9 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   const auto layers = static_cast<int>(model.card().layers.size());
   const std::vector<bool> matrices = parse_layers(plan.attention, layers);
   const auto wanted = [&](Channel channel) { return plan.channels.contains(channel); };
-  TraceWriter writer(file, model.card_for(job.capacity()), job.prompt.segments, job.capacity(),
+  // An engine may rotate by how many tokens there may be, passages included.
+  const std::int64_t longest = std::max(job.capacity(), end_of(job.repetition.passages));
+  TraceWriter writer(file, model.card_for(longest), job.prompt.segments, job.capacity(),
                      {.attention = matrices,
                       .all_queries = plan.queries == "all",
                       .engine_softmax = plan.engine_softmax,

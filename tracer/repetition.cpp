@@ -54,6 +54,12 @@ class Requests {
 
 }  // namespace
 
+std::int64_t end_of(std::span<const Passage> passages) {
+  std::int64_t end = 0;
+  for (const Passage& passage : passages) end = std::max(end, passage.behind + size_of(passage.tokens));
+  return end;
+}
+
 Repetition make_repetition(const Model& model, const Prompt& prompt, const std::string& where, std::int64_t length) {
   const Span context = prompt.segments.context;
   const Requests requests(model, prompt);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,9 @@ struct Repetition {
   std::vector<Span> chunks;       // of the context, in order, all of it
   std::vector<Passage> passages;  // one for each: a request to repeat it, then the chunk
 };
+
+// Where the longest ends, in tokens from the prompt's first; 0 without any.
+std::int64_t end_of(std::span<const Passage> passages);
 
 // Tokens of context per passage: as many as the authors take.
 inline constexpr std::int64_t kRepeatChunk = 2048;

@@ -84,6 +84,8 @@ void check(const TaskSample& sample) {
   if (sample.id.size() > kLongestId)
     throw bad(fmt::format("id has {} bytes, at most {} are possible: it names the sample's file", sample.id.size(),
                           kLongestId));
+  if (sample.task == kAllTasks)
+    throw bad(fmt::format("task is \"{}\", which stands for all tasks together; give it another name", kAllTasks));
   if (sample.messages.empty() && sample.context.empty()) throw bad("context is empty");
   const std::vector<std::string>& metrics = metric_names();
   if (std::find(metrics.begin(), metrics.end(), sample.metric) == metrics.end()) {

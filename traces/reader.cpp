@@ -31,6 +31,21 @@ struct Trace::Impl {
 
   explicit Impl(const std::filesystem::path& name) : path(name) {
     const auto held = h5::lock();
+    try {
+      read();
+    } catch (...) {
+      close();
+      throw;
+    }
+  }
+
+  // Under the lock: handles are closed under it, too.
+  void close() noexcept {
+    layers = {};
+    file = {};
+  }
+
+  void read() {
     file = h5::open_file(path);
     const std::string format = h5::text_attribute(file, "format");
     if (format != layout::kFormat)
@@ -50,13 +65,35 @@ struct Trace::Impl {
     model = read_card(file);
     sample = read_sample(file);
     query_rows = read_query_rows(file);
-    const bool rising =
-        std::adjacent_find(query_rows.begin(), query_rows.end(), std::greater_equal<>()) == query_rows.end();
-    if (!rising || (!query_rows.empty() && (query_rows.front() < 0 || query_rows.back() >= sample.size()))) {
-      throw Error(
-          fmt::format("{}: query_rows aren't rising positions of the sample; the file is damaged", path.string()));
-    }
+    check_tokens();
+    check_query_rows();
     check_layers();
+  }
+
+  void check_tokens() const {
+    const auto [low, high] = std::ranges::minmax(sample.tokens);
+    if (low < 0 || high >= model.vocabulary)
+      throw Error(fmt::format("{}: sample/tokens are {} to {}, expected 0 to {}; the file is damaged", path.string(), low,
+                              high, model.vocabulary - 1));
+    const std::vector<std::int32_t>& offsets = sample.text_offsets;
+    if (!std::ranges::is_sorted(offsets) ||
+        (!offsets.empty() &&
+         (offsets.front() < 0 || static_cast<std::size_t>(offsets.back()) > sample.prompt_text.size())))
+      throw Error(
+          fmt::format("{}: sample/text_offsets aren't rising positions inside prompt_text; the file is damaged",
+                      path.string()));
+  }
+
+  void check_query_rows() const {
+    const auto are = [&](bool all) {
+      return std::ranges::equal(query_rows, recorded_query_rows(sample.segments, sample.size(), all));
+    };
+    if (!are(false) && !are(true))
+      throw Error(
+          fmt::format("{}: query_rows has {} rows, expected all {} of the sample or those from {} on; the file is "
+                      "damaged",
+                      path.string(), query_rows.size(), sample.size(),
+                      std::max<std::int64_t>(0, sample.segments.context.end - kRecordedWindow)));
   }
 
   std::int64_t row_count(Channel channel) const {

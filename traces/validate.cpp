@@ -122,24 +122,9 @@ class FileCheck {
     if (offsets != sample.segments.prompt_end)
       add("sample/text_offsets",
           fmt::format("{} offsets, expected one for each of {} prompt tokens", offsets, sample.segments.prompt_end));
-    if (!std::is_sorted(sample.text_offsets.begin(), sample.text_offsets.end()) ||
-        (offsets > 0 && (sample.text_offsets.front() < 0 ||
-                         static_cast<std::size_t>(sample.text_offsets.back()) > sample.prompt_text.size())))
-      add("sample/text_offsets", "not rising positions inside prompt_text");
     const std::int64_t answer = sample.size() - sample.segments.prompt_end;
     if (sample.answer_limit < 0 || (sample.answer_limit > 0 && answer > sample.answer_limit))
       add("sample/tokens", fmt::format("{} tokens of answer, answer_limit is {}", answer, sample.answer_limit));
-    const auto [low, high] = std::minmax_element(sample.tokens.begin(), sample.tokens.end());
-    if (*low < 0 || *high >= trace_.model().vocabulary)
-      add("sample/tokens",
-          fmt::format("tokens {} to {}, expected 0 to {}", *low, *high, trace_.model().vocabulary - 1));
-    const auto rows = trace_.query_rows();
-    const auto is_set = [&](bool all) {
-      return std::ranges::equal(rows, recorded_query_rows(sample.segments, sample.size(), all));
-    };
-    if (!is_set(false) && !is_set(true))
-      add("query_rows", fmt::format("{} rows, expected all {} or those from {} on", rows.size(), sample.size(),
-                                    sample.segments.context.end - kRecordedWindow));
   }
 
   h5::Object open(const std::string& name) const {

@@ -225,6 +225,14 @@ struct LayerInput {
   std::function<double(int layer, Rows rows, Metric metric, std::int64_t entries)> price;
 };
 
+// What numbers about layers were measured on; they hold for nothing else.
+struct MeasuredOn {
+  std::string file;
+  std::string model;
+  std::string fingerprint;
+  std::string cut;
+};
+
 // Entries per layer, adding up to the budget exactly, each within [0, Hkv * n]. Throws InfeasibleBudget where the
 // allocator's own limits can't be kept.
 using LayerSplit = std::function<std::vector<std::int64_t>(Budget budget)>;
@@ -237,6 +245,7 @@ struct LayerAllocator {
   Needs needs;                                                                   // of measure
   std::function<std::vector<double>(const LayerFeatures&, const Ops&)> measure;  // or none; once per (sample, layer)
   std::function<LayerSplit(const LayerInput&)> prepare;
+  std::optional<MeasuredOn> measured_on;  // replay of another model or cut refuses the allocator
   std::string unavailable;
   std::string params;
   ParamValues param_values;

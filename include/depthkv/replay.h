@@ -120,8 +120,12 @@ struct ReplayWatch {
 ResultTable replay(const TraceSet& traces, const ReplayPlan& plan, const Registry& registry, const Progress& progress,
                    const ReplayWatch& watch = {});
 
+// Throws InputError unless layers can be measured under the plan: one ranker and head allocator, budgets below 1, sets
+// that are nested.
+void expect_ablation(const ReplayPlan& plan, const Policies& policies);
+
 // Prunes one layer at a time under the plan's only ranker and head allocator, at every budget of the plan, on the
-// model. Samples without two answer tokens don't count. Throws InputError if the plan names several, nothing can be
+// model. Samples without two answer tokens don't count. Throws InputError as expect_ablation(), and if nothing can be
 // measured, or the traces are another model's. `kept`: as for verify(). `max_new`: most tokens generated per pruned
 // layer for task scores and lengths of answers, 0: none.
 Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPlan& plan, const Registry& registry,

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,14 @@ struct StudyPlan {
   ViewPlan views;
 };
 
-// The samples of a set by StudyPlan::learn; with 0, all of them are on both sides. Throws InputError where one side
-// would be empty.
+// Samples, whose tasks are given in the order of their files, by StudyPlan::learn; with 0, all of them are on both
+// sides. Throws InputError where one side would be empty.
+struct SplitSamples {
+  std::vector<std::size_t> learn;
+  std::vector<std::size_t> judge;
+};
+SplitSamples split_samples(std::span<const std::string> tasks, std::int64_t learn);
+
 struct SplitSet {
   TraceSet learn;
   TraceSet judge;

@@ -33,6 +33,9 @@ struct TaskSample {
   std::string where;           // "file:line", for messages
 };
 
+// Stands in reports for all tasks together; no task may be called so.
+inline constexpr const char* kAllTasks = "all";
+
 enum class TaskFormat {
   tasks,  // JSON lines with a context, a question and answers
   text,   // one sample: the file is the context

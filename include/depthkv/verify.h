@@ -65,10 +65,10 @@ struct Estimate {
 // KL, on the samples of one task (or all: task empty) and at one keep (or all: keep = 0).
 struct Agreement {
   Metric metric = Metric::output_error;
-  std::string task;
+  std::string task;  // "all", or one of the samples'
   double keep = 0;
   std::size_t policies = 0;
-  std::size_t samples = 0;
+  std::size_t samples = 0;  // that have both a KL and the metric
   std::size_t top = 0;  // how many candidates "the top" are: the best that the metric predicts
   Estimate kendall;     // tau-b
   Estimate spearman;

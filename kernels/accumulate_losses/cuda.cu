@@ -53,8 +53,9 @@ class Walk {
     const LossRows rows = upload_rows(lane_, input_.attention, first, count, values_, input_.values.columns);
     const Sums unpruned = weighted_sums(lane_, rows, nullptr, entries_, rows.tokens - entries_);
     const Sums full = weighted_sums(lane_, rows, nullptr, 0, entries_, &unpruned);
-    if (entries_ > 0) walk(rows, {unpruned.values, unpruned.mass, full.values});
     const auto outputs = lane_.download(full.values, static_cast<std::size_t>(rows.rows * rows.columns));
+    // Last: it adds to what all parts share, and whatever finds no memory has these rows done again.
+    if (entries_ > 0) walk(rows, {unpruned.values, unpruned.mass, full.values});
     lane_.wait();
     for (const float o : outputs) energy += static_cast<double>(o) * static_cast<double>(o);
   }

@@ -30,7 +30,10 @@ void copy_to_device(void* to, const void* from, std::size_t bytes) { copy_to_dev
 void copy_to_host(void* to, const void* from, std::size_t bytes) { copy_to_host(to, from, bytes, nullptr); }
 
 // Exactly as long as asked for, so that AddressSanitizer sees what is beyond.
-void* allocate_pinned(std::size_t bytes) { return ::operator new(bytes); }
+void* allocate_pinned(std::size_t bytes) {
+  if (simt::pinned_is_scarce()) throw OutOfDeviceMemory(bytes);
+  return ::operator new(bytes);
+}
 
 void release_pinned(void* memory) noexcept { ::operator delete(memory); }
 

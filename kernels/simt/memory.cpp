@@ -28,6 +28,8 @@ thread_local int device_in_use = 0;
 std::mutex guard_of_arrays;
 std::atomic<std::size_t> sent = 0;
 std::atomic<std::size_t> fetched = 0;
+constexpr std::int64_t kNever = -1;
+std::atomic<std::int64_t> pinned_left = kNever;  // allocations before the one that fails
 
 // By address.
 std::map<std::uintptr_t, Array>& arrays() {
@@ -141,6 +143,11 @@ void count_to_host(std::size_t bytes) { fetched += bytes; }
 
 WithMemory::WithMemory(std::size_t bytes) : before_(std::exchange(device_bytes, bytes)) {}
 WithMemory::~WithMemory() { device_bytes = before_; }
+
+WithScarcePinned::WithScarcePinned(std::int64_t before) { pinned_left = before; }
+WithScarcePinned::~WithScarcePinned() { pinned_left = kNever; }
+bool WithScarcePinned::has_failed() const { return pinned_left == kNever; }
+bool pinned_is_scarce() { return pinned_left != kNever && pinned_left-- == 0; }
 
 WithDevices::WithDevices(int count) : before_(std::exchange(devices, count)) {}
 WithDevices::~WithDevices() {

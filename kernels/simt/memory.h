@@ -3,6 +3,7 @@
 // after each launch. A thread uses one device at a time, and what it does there must not touch another's memory.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <source_location>
 
@@ -56,6 +57,18 @@ class WithMemory {
  private:
   std::size_t before_;
 };
+
+// While this lives, one allocation of pinned memory fails: the one after `before` others.
+class WithScarcePinned {
+ public:
+  explicit WithScarcePinned(std::int64_t before);
+  WithScarcePinned(const WithScarcePinned&) = delete;
+  WithScarcePinned& operator=(const WithScarcePinned&) = delete;
+  ~WithScarcePinned();
+  bool has_failed() const;
+};
+// Asked once for each allocation.
+bool pinned_is_scarce();
 
 // There are so many devices while this lives.
 class WithDevices {

@@ -228,6 +228,7 @@ LayerAllocator depthkv_layers(Params& params, const DepthkvDefaults& defaults) {
   if (measured && std::ranges::find(kOnlyMeasured, how.metric) != kOnlyMeasured.end())
     allocator.unavailable = "needs what was measured of layers; set file=importance.json";
   allocator.observed_curves = by_curves(how);
+  allocator.measured_on = how.given.measured_on();
   if (measured) measure_by(allocator, how.metric, stage);
   allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
     return [&input, how, fixed = fixed_importance(how, input)](Budget budget) {

@@ -50,11 +50,11 @@ LayerAllocator make_optimised_layers(Params& params) {
   const Metric metric = *metric_named(params.take_choice("metric", "output_error", {"output_error", "mass"}));
   const PerLayer given = take_per_layer(params, kWho, "sensitivity", 0, &LayerImportance::sensitivity);
   const double depth_weight = params.take_in("depth_weight", 1.0, 0.0, 1e6);
-  std::optional<Importance> learnt;
-  if (is_importance_file(given.source)) learnt = read_importance(given.source);
+  const bool learnt = given.importance.has_value();
   const double shrink = params.take_in("shrink", learnt ? 0.0 : 0.5, 0.0, 1.0);
   LayerAllocator allocator;
   allocator.observed_curves = !learnt;
+  allocator.measured_on = given.measured_on();
   allocator.prepare = [=](const LayerInput& input) -> LayerSplit {
     const std::size_t layers = input.shape.layers.size();
     if (!given.values.empty()) given.expect(kWho, layers);
@@ -63,7 +63,7 @@ LayerAllocator make_optimised_layers(Params& params) {
       return sensitivity[l] * input.price(static_cast<int>(l), Rows::observed, metric, entries);
     };
     const std::int64_t least = std::max<std::int64_t>(1, input.protected_per_head);
-    const std::vector<Curve> curves = priced(input, least, learnt ? learnt_price(*learnt, input) : own);
+    const std::vector<Curve> curves = priced(input, least, learnt ? learnt_price(*given.importance, input) : own);
     return [&input, shrink, least, known = !curves.empty(), minimum = SteepestFirst(curves)](Budget budget) {
       std::vector<std::int64_t> even = split_evenly(input, budget);
       if (!known || budget.entries < std::min(least, input.shape.tokens) * input.shape.heads()) return even;

@@ -31,6 +31,7 @@ LayerAllocator make_oracle_layers(Params& params) {
   const PerLayer given = take_per_layer(params, who, "sensitivity", 0, &LayerImportance::sensitivity);
   LayerAllocator allocator;
   allocator.oracle = true;
+  allocator.measured_on = given.measured_on();
   if (metric == Metric::predicted_loss && given.values.empty())
     allocator.unavailable = "needs sensitivities; set file=importance.json or sensitivity=LIST";
   allocator.prepare = [=](const LayerInput& input) -> LayerSplit {

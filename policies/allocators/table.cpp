@@ -56,6 +56,11 @@ NumberTable read_table(const std::string& file, double least) {
   return table;
 }
 
+std::optional<MeasuredOn> PerLayer::measured_on() const {
+  if (!importance) return std::nullopt;
+  return MeasuredOn{source, importance->model, importance->fingerprint, importance->cut};
+}
+
 void PerLayer::expect(const std::string& who, std::size_t layers) const {
   if (values.size() == layers) return;
   throw InputError(fmt::format("{}: {} has {} numbers, the model has {} layers that can be pruned; give one for each",
@@ -64,7 +69,7 @@ void PerLayer::expect(const std::string& who, std::size_t layers) const {
 
 PerLayer take_per_layer(Params& params, const std::string& who, const std::string& key, double least,
                         const MeasuredOfLayer& measured) {
-  PerLayer given{params.take<std::vector<double>>(key, {}), key};
+  PerLayer given{params.take<std::vector<double>>(key, {}), key, {}};
   const auto file = params.take<std::string>("file", kNoFile);
   for (const double value : given.values) {
     if (!fits(value, least))
@@ -74,7 +79,8 @@ PerLayer take_per_layer(Params& params, const std::string& who, const std::strin
   if (!given.values.empty()) throw InputError(fmt::format("{}: has both {} and file; give one of them", who, key));
   given.source = file;
   if (measured && is_importance_file(file)) {
-    for (const LayerImportance& layer : read_importance(file).layers) {
+    given.importance = read_importance(file);
+    for (const LayerImportance& layer : given.importance->layers) {
       given.values.push_back(measured(layer));
       if (!std::isfinite(given.values.back()))
         throw InputError(

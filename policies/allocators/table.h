@@ -2,6 +2,7 @@
 // Numbers that policies take from the user: lists in the plan, or text files with a line per layer.
 #pragma once
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,10 @@ NumberTable read_table(const std::string& file, double least);
 
 // One number per prunable layer.
 struct PerLayer {
-  std::vector<double> values;  // empty: none were given
-  std::string source;          // what to call it in messages
+  std::vector<double> values;            // empty: none were given
+  std::string source;                    // what to call it in messages
+  std::optional<Importance> importance;  // all of the file, where it is such a one
+  std::optional<MeasuredOn> measured_on() const;
   // Throws InputError unless there is one for each.
   void expect(const std::string& who, std::size_t layers) const;
 };

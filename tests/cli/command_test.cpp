@@ -114,6 +114,32 @@ TEST_F(CommandTest, ReplayLeavesACompleteRunFolderAndReportRepeatsIt) {
   EXPECT_EQ(again.output, result.output);
 }
 
+TEST_F(CommandTest, ResultsOfAnotherPlanThanTheFoldersAreRefused) {
+  ASSERT_EQ(run_depthkv({"replay", traces_.string(), "--keep", "0.5", "--cut", "prompt", "--out", out_}).exit_code, 0);
+  const std::string results = read_text(std::filesystem::path(out_) / "results.csv");
+  ASSERT_EQ(run_depthkv({"replay", traces_.string(), "--keep", "0.5", "--cut", "context", "--out", out_}).exit_code, 0);
+  write_text(std::filesystem::path(out_) / "results.csv", results);  // as if the second had been killed
+  expect_wrong({"report", out_}, {"results.csv", "replay again"});
+}
+
+// Whatever would stop a study does so before anything is recorded for it.
+TEST_F(CommandTest, StudiesThatCannotBeMeasuredStopBeforeTheyRecord) {
+  const std::string task = write_text(scratch_ / "t.jsonl", "{\"context\": \"Rain.\", \"question\": \"What?\"}\n").string();
+  const auto wrong = [&](const std::string& replay, const std::string& study, const std::string& part) {
+    const std::string plan =
+        write_text(scratch_ / "p.yaml", "model: " + task + "\ntrace: {tasks: [t.jsonl]}\nreplay: {scorers: [h2o], " +
+                                            replay + "}\nstudy: {" + study + "}\n")
+            .string();
+    expect_wrong({"run", plan, "--out", out_}, {part});
+    expect_wrong({"run", plan, "--out", out_, "--dry-run"}, {part});
+    EXPECT_FALSE(std::filesystem::exists(out_));
+  };
+  wrong("keep: [0.5]", "learn: 0", "name one each");  // both head allocators, by default
+  wrong("keep: [0.5, 1], head_allocators: [uniform]", "learn: 0", "below 1");
+  wrong("keep: [0.5], head_allocators: [uniform], structures: [block]", "learn: 0", "structure token");
+  wrong("keep: [0.5], head_allocators: [uniform]", "learn: 1", "leaves one side without any");
+}
+
 TEST_F(CommandTest, PlanOfARunRepeatsIt) {
   ASSERT_EQ(run_depthkv({"replay", traces_.string(), "--out", out_}).exit_code, 0);
   const std::string second = (scratch_ / "second").string();

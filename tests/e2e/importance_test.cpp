@@ -148,10 +148,10 @@ TEST_F(ImportanceTest, SummarisesOverSamplesAndBudgets) {
 
 // Of every structure, those without curves included.
 TEST_F(ImportanceTest, PredictedLossIsTheSumOfSensitivityTimesOutputError) {
+  plan_.scorers = {{"knorm", {}, ""}};
+  const Ablation found = measured();
   for (const char* structure : {"token", "block"}) {
-    plan_.scorers = {{"knorm", {}, ""}};
     plan_.structures = {{structure, {}, ""}};
-    const Ablation found = measured();
     plan_.importance = file_of(found.importance);
     const ResultTable results = replay(traces_, plan_, registry_, kQuiet);
     plan_.importance.clear();
@@ -323,6 +323,21 @@ TEST_F(ImportanceTest, SensitivitiesHoldForTheirModelAndCut) {
   EXPECT_THAT(message([&] { replay(traces_, plan_, registry_, kQuiet); }), HasSubstr("0000000000000000"));
 }
 
+TEST_F(ImportanceTest, SoDoAllocatorsThatReadThem) {
+  Importance importance = measured().importance;
+  const auto allocate_by = [&](const char* name) {
+    plan_.layer_allocators = {{name, {{"file", file_of(importance).string()}}, ""}};
+    return message([&] { replay(traces_, plan_, registry_, kQuiet); });
+  };
+  for (const char* name : {"depthkv", "optimised"}) EXPECT_EQ(allocate_by(name), "no error") << name;
+  plan_.cut = Cut::context;
+  for (const char* name : {"depthkv", "optimised"})
+    EXPECT_THAT(allocate_by(name), HasSubstr("measured at the cut prompt, the plan prunes at the cut context"));
+  plan_.cut = Cut::prompt;
+  importance.fingerprint = "0000000000000000";
+  for (const char* name : {"depthkv", "optimised"}) EXPECT_THAT(allocate_by(name), HasSubstr("0000000000000000"));
+}
+
 TEST_F(ImportanceTest, RefusesWhatCantBeMeasured) {
   plan_.scorers.push_back({"knorm", {}, ""});
   EXPECT_THAT(message([&] { measured(); }), HasSubstr("name one each"));
@@ -330,6 +345,9 @@ TEST_F(ImportanceTest, RefusesWhatCantBeMeasured) {
   plan_.keep = {0.5, 1};
   EXPECT_THAT(message([&] { measured(); }), HasSubstr("below 1"));
   plan_.keep = {0.5};
+  plan_.structures = {{"block", {}, ""}};
+  EXPECT_THAT(message([&] { measured(); }), HasSubstr("measure under structure token"));
+  plan_.structures = {{"token", {}, ""}};
   plan_.scorers = {{"explicit", {}, ""}};
   EXPECT_THAT(message([&] { measured(); }), HasSubstr("needs a file of scores"));
   plan_.scorers = {{"knorm", {}, ""}};

@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <hdf5.h>
 #include <rapidcheck/gtest.h>
 
 #include <cmath>
@@ -148,6 +149,30 @@ TEST_F(ReplayTest, NoScorerBeatsTheOracleOnMass) {
       EXPECT_LE(table.value(table.samples[0], even(spec.name), k, Metric::mass),
                 table.value(table.samples[0], even("oracle"), k, Metric::mass) + 1e-6)
           << spec.name;
+    }
+  }
+}
+
+// They would look like policies that lose nothing.
+TEST_F(ReplayTest, ValuesThatAreNotNumbersAreAnError) {
+  const std::filesystem::path file = scratch_ / "second.h5";
+  const hid_t trace = H5Fopen(file.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  const hid_t values = H5Dopen2(trace, "layers/1/values", H5P_DEFAULT);
+  std::vector<float> numbers(180 * 2 * 8, 0.5F);
+  numbers[100] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_GE(H5Dwrite(values, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers.data()), 0);
+  H5Dclose(values);
+  H5Fclose(trace);
+  ReplayPlan plan;
+  plan.scorers = {{"random", {}, ""}};
+  plan.layer_allocators = plan.head_allocators = {{"uniform", {}, ""}};
+  for (const char* structure : {"token", "block"}) {
+    plan.structures = {{structure, {}, ""}};
+    try {
+      run(plan);
+      FAIL();
+    } catch (const InputError& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr("second.h5: layer 1 has attention or values that aren't numbers"));
     }
   }
 }

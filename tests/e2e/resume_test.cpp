@@ -35,6 +35,22 @@ class CountingModel : public TinyModel {
   std::int64_t branches = 0;
 };
 
+// With a context of so many tokens; `most` is what any branch could hold.
+class NarrowModel : public TinyModel {
+ public:
+  explicit NarrowModel(std::int64_t context) : card_(TinyModel::card()) { card_.context_length = context; }
+  const ModelCard& card() const override { return card_; }
+  std::unique_ptr<Branches> branch(std::span<const Token> prefix, std::span<const KeepMask> masks,
+                                   std::int64_t capacity) override {
+    most = std::max(most, static_cast<std::int64_t>(prefix.size()) + capacity);
+    return TinyModel::branch(prefix, masks, capacity);
+  }
+  std::int64_t most = 0;
+
+ private:
+  ModelCard card_;
+};
+
 class ResumeTest : public testing::Test {
  protected:
   ResumeTest() {
@@ -185,6 +201,22 @@ TEST_F(ResumeTest, WithoutAFolderNothingIsKept) {
 TEST_F(ResumeTest, AFolderThatCannotBeWrittenIsAnError) {
   write_text(scratch_ / "file", "x");
   EXPECT_THROW(verified(scratch_ / "file"), Error);
+}
+
+// Where the context ends soon behind a prompt, references and answers are as long as it allows.
+TEST_F(ResumeTest, AnswersFitTheModelsContext) {
+  std::int64_t longest = 0;
+  for (const auto& file : traces_.files) longest = std::max(longest, Trace::open(file).sample().size());
+  NarrowModel narrow(longest);
+  verify_plan_.max_new = 1000;
+  const Verification found = verify(narrow, traces_, results_, verify_plan_, kQuiet);
+  EXPECT_EQ(narrow.most, longest);
+  for (const VerifyRow& row : found.rows) EXPECT_TRUE(std::isfinite(row.score) && std::isfinite(row.nll));
+  narrow.most = 0;
+  ReplayPlan alone = replay_plan_;
+  alone.scorers = {{"knorm", {}, ""}};
+  measure_importance(narrow, traces_, alone, registry_, kQuiet, {}, 1000);
+  EXPECT_EQ(narrow.most, longest);
 }
 
 TEST_F(ResumeTest, WorkIsForetold) {

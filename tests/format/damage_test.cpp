@@ -134,6 +134,27 @@ TEST_F(Hostile, AttributesThatMakeNoSense) {
   EXPECT_FALSE(reads_after([](hid_t f) { H5Ldelete(f, "sample/tokens", H5P_DEFAULT); }));
 }
 
+TEST_F(Hostile, NumbersThatNothingMayBeReadWith) {
+  const auto write = [](hid_t file, const char* name, std::size_t at, std::int32_t value) {
+    const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    const hid_t space = H5Dget_space(dataset);
+    std::vector<std::int32_t> values(static_cast<std::size_t>(H5Sget_simple_extent_npoints(space)));
+    H5Dread(dataset, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    values.at(at) = value;
+    H5Dwrite(dataset, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    H5Sclose(space);
+    H5Dclose(dataset);
+  };
+  const auto after = [&](const char* name, std::size_t at, std::int32_t value) {
+    return complaint_after([&](hid_t f) { write(f, name, at, value); });
+  };
+  EXPECT_THAT(after("sample/tokens", 44, 0x7fffffff), testing::HasSubstr("expected 0 to 49"));
+  EXPECT_THAT(after("sample/tokens", 7, -5), testing::HasSubstr("expected 0 to 49"));
+  EXPECT_THAT(after("sample/text_offsets", 0, -1), testing::HasSubstr("rising positions inside prompt_text"));
+  EXPECT_THAT(after("sample/text_offsets", 39, 1 << 30), testing::HasSubstr("rising positions inside prompt_text"));
+  EXPECT_THAT(after("query_rows", 44, 43), testing::HasSubstr("query_rows has 45 rows, expected all 45"));
+}
+
 TEST_F(Hostile, DatasetsOfTheWrongShapeOrType) {
   EXPECT_FALSE(reads_after([](hid_t f) { replace(f, "sample/tokens", H5T_NATIVE_INT32, {hsize_t{1} << 40}); }));
   EXPECT_FALSE(reads_after([](hid_t f) { replace(f, "sample/tokens", H5T_NATIVE_DOUBLE, {45}); }));

@@ -71,6 +71,20 @@ TEST(Lanes, LittleMemoryGivesTheSameBits) {
   EXPECT_EQ(fits, 6);
 }
 
+TEST(Lanes, PinnedMemoryThatIsShortGivesTheSameBits) {
+  const KernelInputs in({"", 2, 2, 300, 45, 64}, 3);
+  cuda::trim_idle_lanes();
+  const std::vector<double> expected = everything(in);
+  int failed = 0;
+  for (bool all = false; !all; ++failed) {
+    cuda::trim_idle_lanes();
+    const simt::WithScarcePinned scarce(failed);
+    ASSERT_EQ(everything(in), expected) << failed;
+    all = !scarce.has_failed();
+  }
+  EXPECT_GT(failed, 10);
+}
+
 TEST(Lanes, WhatDoesNotFitAtAllIsAnErrorThatSaysSo) {
   const KernelInputs in({"", 2, 2, 300, 45, 64}, 3);
   cuda::trim_idle_lanes();

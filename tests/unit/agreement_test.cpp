@@ -85,7 +85,7 @@ TEST(Agreement, IsWholeWhereTheOrdersAreEqual) {
   const auto all = verified.agree([](auto... at) { return 3 * rising(at...); });
   for (const Metric metric : {Metric::output_error, Metric::mass}) {
     for (const double keep : {0.2, 0.4, 0.0}) {
-      const Agreement& it = find(all, metric, "", keep);
+      const Agreement& it = find(all, metric, kAllTasks, keep);
       EXPECT_EQ(it.policies, keep == 0 ? 12U : 6U);
       EXPECT_EQ(it.samples, 5U);
       EXPECT_EQ(it.top, 2U);
@@ -107,7 +107,7 @@ TEST(Agreement, RegretIsOfTheBestInTheTop) {
   verified.predict(Metric::output_error, rising);
   // KL 5 4 3 2 1 0 by policy: the top two, 0 and 1, hold 4 at best, of 0 to 5.
   const auto all = verified.agree([](std::size_t p, auto...) { return 5.0 - static_cast<double>(p); });
-  const Agreement& it = find(all, Metric::output_error, "", 0.2);
+  const Agreement& it = find(all, Metric::output_error, kAllTasks, 0.2);
   EXPECT_NEAR(it.kendall.value, -1, 1e-12);
   EXPECT_NEAR(it.regret.value, 0.8, 1e-12);
   EXPECT_NEAR(it.regret.interval.high, 0.8, 1e-12);
@@ -119,7 +119,7 @@ TEST(Agreement, OfOneSwapIsTheTextbooks) {
   verified.predict(Metric::output_error, rising);
   const double kl[] = {1, 0, 2, 3, 4, 5};
   const auto all = verified.agree([&](std::size_t p, auto...) { return kl[p]; });
-  const Agreement& it = find(all, Metric::output_error, "", 0.4);
+  const Agreement& it = find(all, Metric::output_error, kAllTasks, 0.4);
   EXPECT_NEAR(it.kendall.value, 13.0 / 15.0, 1e-12);              // 14 pairs agree, one doesn't
   EXPECT_NEAR(it.spearman.value, 1 - 6.0 * 2 / (6 * 35), 1e-12);  // two ranks are off by one
   EXPECT_NEAR(it.halves_kendall, 1, 1e-12);
@@ -131,7 +131,7 @@ TEST(Agreement, OfNoiseIsWideAndHalvesSayHowMuch) {
   std::mt19937 random(1);
   const auto noise = [&](auto...) { return static_cast<double>(random()); };
   const auto all = verified.agree(noise);
-  const Agreement& it = find(all, Metric::output_error, "", 0);
+  const Agreement& it = find(all, Metric::output_error, kAllTasks, 0);
   EXPECT_LT(std::abs(it.halves_kendall), 0.5);
   EXPECT_GT(it.kendall.interval.high - it.kendall.interval.low, 0.2);
   EXPECT_LE(it.kendall.interval.low, it.kendall.value);
@@ -142,9 +142,21 @@ TEST(Agreement, LeavesOutSamplesWithoutAKlAndMetricsWithoutValues) {
   Verified verified(4);
   verified.predict(Metric::output_error, rising);
   const auto all = verified.agree([](auto p, auto k, std::size_t s) { return s == 3 ? kNone : rising(p, k, s); });
-  EXPECT_EQ(find(all, Metric::output_error, "", 0).samples, 3U);
-  EXPECT_NEAR(find(all, Metric::output_error, "", 0).kendall.value, 1, 1e-12);
+  EXPECT_EQ(find(all, Metric::output_error, kAllTasks, 0).samples, 3U);
+  EXPECT_NEAR(find(all, Metric::output_error, kAllTasks, 0).kendall.value, 1, 1e-12);
   EXPECT_TRUE(std::all_of(all.begin(), all.end(), [](const Agreement& a) { return a.metric == Metric::output_error; }));
+}
+
+// Both orders are over the same samples: where the second half of them has no evidence, their KL doesn't count either.
+TEST(Agreement, IsOverTheSamplesThatHaveTheMetric) {
+  Verified verified(4);
+  verified.predict(Metric::output_error, rising);
+  verified.predict(Metric::evidence, [](auto p, auto k, std::size_t s) { return s < 2 ? -rising(p, k, s) : kNone; });
+  const auto all = verified.agree([](auto p, auto k, std::size_t s) { return (s < 2 ? 1 : -9) * rising(p, k, s); });
+  EXPECT_EQ(find(all, Metric::evidence, kAllTasks, 0.2).samples, 2U);
+  EXPECT_NEAR(find(all, Metric::evidence, kAllTasks, 0.2).kendall.value, 1, 1e-12);
+  EXPECT_EQ(find(all, Metric::output_error, kAllTasks, 0.2).samples, 4U);
+  EXPECT_NEAR(find(all, Metric::output_error, kAllTasks, 0.2).kendall.value, -1, 1e-12);
 }
 
 TEST(Agreement, OfOneSampleHasNoHalves) {

@@ -129,6 +129,7 @@ TEST_F(TasksTest, ErrorsNameLineAndKeyAndWhatToDo) {
   EXPECT_THAT(error(R"({"context": "c", "evidence": [[0, 2]]})"), HasSubstr("1 code points"));
   EXPECT_THAT(error(R"({"context": "c", "evidence": [[0, 18446744073709551615]]})"), HasSubstr("evidence"));
   EXPECT_THAT(error(R"({"messages": []})"), HasSubstr("format: chat"));
+  EXPECT_THAT(error(R"({"context": "c", "question": "q", "task": "all"})"), HasSubstr("stands for all tasks"));
   EXPECT_THAT(error("{\"context\": \"c\", \"id\": \"x\"}\n{\"context\": \"c\", \"id\": \"x\"}"),
               AllOf(HasSubstr("file.jsonl:2"), HasSubstr("\"x\" was there before")));
   EXPECT_THAT(error(" \n\n"), HasSubstr("holds no sample"));

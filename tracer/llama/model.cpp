@@ -13,6 +13,7 @@
 #include "tracer/llama/graph.h"
 #include "tracer/llama/states.h"
 #include "tracer/llama/text.h"
+#include "tracer/repetition.h"
 
 namespace depthkv {
 namespace {
@@ -136,14 +137,6 @@ class Recording {
   Session session_;
 };
 
-// How many positions the longest passage reaches to.
-std::int64_t end_of_passages(const Model::RecordRequest& request) {
-  std::int64_t end = 0;
-  for (const Passage& passage : request.passages)
-    end = std::max(end, passage.behind + static_cast<std::int64_t>(passage.tokens.size()));
-  return end;
-}
-
 }  // namespace
 
 LlamaModel::LlamaModel(const LlamaOptions& options)
@@ -186,7 +179,7 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
   for (const Passage& passage : request.passages)
     if (passage.behind < 0 || passage.behind > prompt)
       throw Error(fmt::format("a passage was to follow {} tokens of a prompt of {}", passage.behind, prompt));
-  if (const std::int64_t end = end_of_passages(request); end > facts_.card.context_length)
+  if (const std::int64_t end = end_of(request.passages); end > facts_.card.context_length)
     throw InputError(
         fmt::format("a passage behind the prompt's context ends at {} tokens, the context of {} holds {}; "
                     "shorten the prompt, or record without {}",
@@ -196,7 +189,7 @@ std::vector<Token> LlamaModel::record(const RecordRequest& request, const LayerS
                             facts_.card.layers.size()));
 
   const bool states = static_cast<bool>(request.states);
-  const std::int64_t cells = std::max(prompt + more, end_of_passages(request));
+  const std::int64_t cells = std::max(prompt + more, end_of(request.passages));
   const std::int64_t batch = std::min<std::int64_t>(options_.batch, cells);
   const SessionOptions session{
       .cells = cells,
