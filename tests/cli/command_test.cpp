@@ -124,7 +124,8 @@ TEST_F(CommandTest, ResultsOfAnotherPlanThanTheFoldersAreRefused) {
 
 // Whatever would stop a study does so before anything is recorded for it.
 TEST_F(CommandTest, StudiesThatCannotBeMeasuredStopBeforeTheyRecord) {
-  const std::string task = write_text(scratch_ / "t.jsonl", "{\"context\": \"Rain.\", \"question\": \"What?\"}\n").string();
+  const std::string task =
+      write_text(scratch_ / "t.jsonl", "{\"context\": \"Rain.\", \"question\": \"What?\"}\n").string();
   const auto wrong = [&](const std::string& replay, const std::string& study, const std::string& part) {
     const std::string plan =
         write_text(scratch_ / "p.yaml", "model: " + task + "\ntrace: {tasks: [t.jsonl]}\nreplay: {scorers: [h2o], " +

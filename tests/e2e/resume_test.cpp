@@ -211,7 +211,7 @@ TEST_F(ResumeTest, AnswersFitTheModelsContext) {
   verify_plan_.max_new = 1000;
   const Verification found = verify(narrow, traces_, results_, verify_plan_, kQuiet);
   EXPECT_EQ(narrow.most, longest);
-  for (const VerifyRow& row : found.rows) EXPECT_TRUE(std::isfinite(row.score) && std::isfinite(row.nll));
+  for (const VerifyRow& row : found.rows) EXPECT_TRUE(std::isfinite(row.score));
   narrow.most = 0;
   ReplayPlan alone = replay_plan_;
   alone.scorers = {{"knorm", {}, ""}};

@@ -100,8 +100,9 @@ TEST_P(GpuWorks, CountWhatOpsOnEntriesSendAndFetch) {
   expect_traffic(gpu_nearest_kept(c, kept), [&] { cuda::nearest_kept(head, parts.kept, parts.dropped); });
   const std::vector<std::uint32_t> into(parts.dropped.size(), 3);
   const std::vector<float> ones(into.size(), 1.0F);
-  expect_traffic(gpu_merge_rows(c, kept),
-                 [&] { cuda::merge_rows({head, parts.kept, parts.dropped, into, ones, ones}); });
+  expect_traffic(gpu_merge_rows(c, kept), [&] {
+    cuda::merge_rows({head, parts.kept, parts.dropped, into, ones, ones});
+  });
 }
 
 TEST_P(GpuWorks, CountWhatHidingSends) {

@@ -183,7 +183,8 @@ Sample sample_of(const SyntheticTrace& o) {
   sample.answer_limit = o.answer_limit;
   for (std::int64_t t = 0; t < o.tokens; ++t) sample.tokens.push_back(static_cast<Token>(t % 50));
   for (std::int64_t t = 0; t < o.segments.prompt_end; ++t)
-    sample.text_offsets.push_back(static_cast<std::int32_t>(t / 10));
+    sample.text_offsets.push_back(
+        static_cast<std::int32_t>(std::min<std::int64_t>(t / 10, std::ssize(sample.prompt_text))));
   if (o.evidence)
     sample.evidence = {{o.segments.context.begin, o.segments.context.begin + 1},
                        {o.segments.context.end / 2, o.segments.context.end}};

@@ -37,7 +37,8 @@ TEST_F(PlanTest, ReferenceYamlHoldsEveryKeyWithItsDefault) {
   const std::filesystem::path reference = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "configs/reference.yaml";
   const Plan defaults = load_plan(reference.parent_path() / "reference.yaml", {}, registry_);
   const std::string task = (reference.parent_path() / "tasks/needle.jsonl").string();
-  EXPECT_EQ(to_yaml(defaults, registry_), to_yaml(load("trace: {tasks: [" + task + "]}\nverify: {}\nstudy: {}\n"), registry_));
+  EXPECT_EQ(to_yaml(defaults, registry_),
+            to_yaml(load("trace: {tasks: [" + task + "]}\nverify: {}\nstudy: {}\n"), registry_));
   // Every key that the code writes or reads is in the file.
   const std::string text = read_text(reference);
   for (const Flag& flag : plan_flags()) {
