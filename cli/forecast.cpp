@@ -20,7 +20,7 @@ Forecast forecast(const Model& model, const TracePlan& plan) {
     const TraceJob job = make_job(model, plan, task);
     const auto fed = static_cast<std::int64_t>(job.answer.size());
     found.samples.push_back({job.prompt.segments, job.answer_capacity(),
-                             fed > 0 || task.answers.empty() ? fed : kMaxReference, is_text_metric(task.metric),
+                             fed > 0 || task.answers.empty() ? fed : VerifiedSample::kText, is_text_metric(task.metric),
                              task.task});
     longest = std::max(longest, job.capacity());
   }

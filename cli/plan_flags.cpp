@@ -49,6 +49,7 @@ const std::vector<Flag>& plan_flags() {
       {"--rank-by", "verify.rank_by", "metric that picks the best: predicted_loss, output_error, mass or evidence"},
       {"--seed", "verify.seed", "seed of the control draw"},
       {"--generate", "verify.max_new", "most tokens generated for a task score, 0: none"},
+      {"--reference", "verify.reference", "most tokens of a sample's answers whose likelihood is taken, 0: none"},
       {"--bounds", "verify.bounds", "true: verify the oracle's split of layers, too"},
       {"--stop-when-separate", "verify.stop_when_separate",
        "stop once so many of the best are told from the rest, 0: take every sample"},

@@ -127,9 +127,10 @@ std::string to_yaml(const Plan& plan, const Registry& registry) {
   if (plan.verify) {
     text += fmt::format(
         "verify:\n  top: {}\n  controls: {}\n  keep: [{}]\n  rank_by: {}\n  seed: {}\n  max_new: {}\n"
-        "  bounds: {}\n  stop_when_separate: {}\n",
+        "  reference: {}\n  bounds: {}\n  stop_when_separate: {}\n",
         plan.verify->top, plan.verify->controls, fmt::join(plan.verify->keep, ", "), to_string(plan.verify->rank_by),
-        plan.verify->seed, plan.verify->max_new, plan.verify->bounds, plan.verify->stop_when_separate);
+        plan.verify->seed, plan.verify->max_new, plan.verify->reference, plan.verify->bounds,
+        plan.verify->stop_when_separate);
   }
   if (plan.verify && !plan.verify->scorers.empty())
     text += fmt::format("  scorers: [{}]\n", fmt::join(plan.verify->scorers, ", "));

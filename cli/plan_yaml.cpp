@@ -221,6 +221,7 @@ VerifyPlan read_verify(const YAML::Node& node, const YamlSource& source, const R
   section.take("seed", seed, 0, std::numeric_limits<std::int64_t>::max());
   plan.seed = static_cast<std::uint64_t>(seed);
   section.take("max_new", plan.max_new, 0, kMany);
+  section.take("reference", plan.reference, 0, kMany);
   section.take("bounds", plan.bounds);
   section.take("stop_when_separate", plan.stop_when_separate, 0, kMany);
   section.done();

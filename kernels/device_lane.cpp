@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/device_lane.h"
 
+#include <algorithm>
 #include <array>
 #include <condition_variable>
 #include <map>
@@ -20,12 +21,16 @@ constexpr std::size_t kLanes = 2;
 // Of one device.
 class Lanes {
  public:
-  Lane* take() {
+  Lane* take(UseLane::Beside beside) {
+    const bool alone = beside == UseLane::Beside::nobody;
     std::unique_lock lock(guard_);
-    changed_.wait(lock, [&] { return idle_lane() != kLanes; });
+    changed_.wait(lock,
+                  [&] { return alone ? std::ranges::count(taken_, true) == 0 : !alone_ && idle_lane() != kLanes; });
     const std::size_t i = idle_lane();
     if (lanes_[i] == nullptr) lanes_[i] = std::make_unique<Lane>();
     taken_[i] = true;
+    alone_ = alone;
+    if (alone) trim_those_idle();
     return lanes_[i].get();
   }
 
@@ -34,17 +39,21 @@ class Lanes {
       const std::scoped_lock lock(guard_);
       for (std::size_t i = 0; i < kLanes; ++i)
         if (lanes_[i].get() == lane) taken_[i] = false;
+      alone_ = false;
     }
-    changed_.notify_one();
+    changed_.notify_all();
   }
 
   void trim_idle() {
     const std::scoped_lock lock(guard_);
-    for (std::size_t i = 0; i < kLanes; ++i)
-      if (!taken_[i] && lanes_[i] != nullptr) lanes_[i]->trim();
+    trim_those_idle();
   }
 
  private:
+  void trim_those_idle() {
+    for (std::size_t i = 0; i < kLanes; ++i)
+      if (!taken_[i] && lanes_[i] != nullptr) lanes_[i]->trim();
+  }
   std::size_t idle_lane() const {
     std::size_t i = 0;
     while (i < kLanes && taken_[i]) ++i;
@@ -55,6 +64,7 @@ class Lanes {
   std::condition_variable changed_;
   std::array<std::unique_ptr<Lane>, kLanes> lanes_;
   std::array<bool, kLanes> taken_{};
+  bool alone_ = false;  // who has the only one
 };
 
 namespace {
@@ -174,7 +184,7 @@ void Lane::trim() noexcept {
   pinned_.trim();
 }
 
-UseLane::UseLane() : lanes_(lanes()), lane_(lanes_.take()) {}
+UseLane::UseLane(Beside beside) : lanes_(lanes()), lane_(lanes_.take(beside)) {}
 
 // Nothing of CUDA here but what can't throw: its errors stay, and this may run because of one.
 UseLane::~UseLane() {

@@ -147,10 +147,11 @@ class Lane {
 
 class Lanes;
 
-// A lane for as long as this lives; the constructor waits for one.
+// A lane for as long as this lives; the constructor waits for one, or until nobody has one and nobody will.
 class UseLane {
  public:
-  UseLane();
+  enum class Beside { others, nobody };
+  explicit UseLane(Beside beside = Beside::others);
   UseLane(const UseLane&) = delete;
   UseLane& operator=(const UseLane&) = delete;
   ~UseLane();
@@ -162,22 +163,28 @@ class UseLane {
   Lane* lane_;
 };
 
-// Likewise, run(lane, first, count) with a lane for each part.
+// Likewise, run(lane, first, count) with a lane for each part. The smallest part that finds no room is tried again when
+// nobody else has a lane.
 template <class Run>
 void in_parts(std::int64_t total, std::int64_t unit, Run run) {
   std::int64_t most = total;
+  auto beside = UseLane::Beside::others;
   for (std::int64_t first = 0; first < total;) {
     const std::int64_t count = std::min(most, total - first);
     try {
-      const UseLane lane;
+      const UseLane lane(beside);
       run(*lane, first, count);
       first += count;
       continue;
     } catch (const OutOfDeviceMemory&) {
-      if (count <= unit) throw;
+      if (count <= unit && beside == UseLane::Beside::nobody) throw;
     }
     trim_idle_lanes();
-    most = (count / 2 + unit - 1) / unit * unit;
+    if (count <= unit) {
+      beside = UseLane::Beside::nobody;
+    } else {
+      most = (count / 2 + unit - 1) / unit * unit;
+    }
   }
 }
 

@@ -97,10 +97,7 @@ std::vector<Candidate> choose_candidates(const ResultTable& results, const Verif
     // Uniform allocation under the best ranker is what every other allocation has to beat.
     const std::size_t best_ranker = chosen[best].choice.policy.ranker;
     const auto uniform = std::find_if(ranking.begin(), ranking.end(), [&](const Candidate& c) {
-      const PolicyIndex index = c.choice.policy;
-      return index.ranker == best_ranker &&
-             results.policies.layer_allocators[index.layer_allocator].name == "uniform" &&
-             results.policies.head_allocators[index.head_allocator].name == "uniform";
+      return c.choice.policy.ranker == best_ranker && results.is_even(c.choice.policy);
     });
     if (uniform != ranking.end()) take(chosen, ranking, static_cast<std::size_t>(uniform - ranking.begin()), "uniform");
     const auto strata = std::min<std::size_t>(static_cast<std::size_t>(plan.controls), ranking.size());

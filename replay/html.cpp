@@ -47,8 +47,7 @@ Plot scorer_plot(const ResultTable& results, Metric metric) {
             {}};
   for (std::size_t p = 0; p < results.policies.size(); ++p) {
     const PolicyIndex index = results.policy(p);
-    if (results.policies.layer_allocators[index.layer_allocator].name != "uniform") continue;
-    if (results.policies.head_allocators[index.head_allocator].name != "uniform") continue;
+    if (!results.is_even(index)) continue;
     const std::string& scorer = results.policies.rankers[index.ranker].scorer.name;
     plot.series.push_back(series_of(results, p, metric, ranker_label(results, index.ranker),
                                     scorer == "random" || results.is_bound(index)));

@@ -25,7 +25,7 @@ void add(ModelWork& work, const ModelCard& model, std::int64_t prefix, std::int6
 
 VerifiedSample verified_sample(const Sample& sample) {
   const std::int64_t answer = sample.size() - sample.segments.prompt_end;
-  const std::int64_t reference = sample.answers.empty() ? 0 : kMaxReference;
+  const std::int64_t reference = sample.answers.empty() ? 0 : VerifiedSample::kText;
   return {sample.segments, answer, sample.answer_source == "reference" ? answer : reference,
           is_text_metric(sample.metric), sample.task};
 }
@@ -36,7 +36,8 @@ ModelWork verification_work(const ModelCard& model, std::span<const VerifiedSamp
   for (const VerifiedSample& sample : samples) {
     const std::int64_t lead = sample.segments.prompt_end - sample.segments.at(cut);
     const std::int64_t room = room_behind(model, sample.segments);
-    const std::int64_t reference = std::min(sample.reference, room);
+    const bool text = sample.reference == VerifiedSample::kText;
+    const std::int64_t reference = plan.reference == 0 ? 0 : text ? std::min(plan.reference, room) : sample.reference;
     const std::int64_t generated = std::min(plan.max_new, room);
     std::int64_t fed = 0;
     for (const std::int64_t tokens : {sample.answer, reference, sample.generates ? generated : 0})

@@ -21,9 +21,11 @@ struct ModelWork {
 // What verify has to know of a sample; upper bounds where it isn't recorded yet.
 struct VerifiedSample {
   Segments segments;
-  std::int64_t answer = 0;     // tokens
-  std::int64_t reference = 0;  // tokens whose likelihood is taken
-  bool generates = false;      // its metric scores a text
+  std::int64_t answer = 0;  // tokens
+  // Tokens of the reference: a text may have any number, and no more than the plan says are taken of it.
+  static constexpr std::int64_t kText = -1;
+  std::int64_t reference = 0;
+  bool generates = false;  // its metric scores a text
   std::string task = {};
 };
 VerifiedSample verified_sample(const Sample& sample);

@@ -297,6 +297,11 @@ PolicyIndex ResultTable::policy(std::size_t index) const {
   return {index / heads / layers, index / heads % layers, index % heads};
 }
 
+bool ResultTable::is_even(PolicyIndex policy) const {
+  return policies.layer_allocators[policy.layer_allocator].name == "uniform" &&
+         policies.head_allocators[policy.head_allocator].name == "uniform";
+}
+
 bool ResultTable::is_bound(PolicyIndex policy) const {
   return policies.rankers[policy.ranker].scorer.oracle || policies.layer_allocators[policy.layer_allocator].oracle ||
          policies.head_allocators[policy.head_allocator].oracle;

@@ -68,10 +68,7 @@ std::size_t uniform_twin(const ResultTable& results, std::size_t policy) {
   const PolicyIndex index = results.policy(policy);
   for (std::size_t p = 0; p < results.policies.size(); ++p) {
     const PolicyIndex other = results.policy(p);
-    if (other.ranker == index.ranker && results.policies.layer_allocators[other.layer_allocator].name == "uniform" &&
-        results.policies.head_allocators[other.head_allocator].name == "uniform") {
-      return p;
-    }
+    if (other.ranker == index.ranker && results.is_even(other)) return p;
   }
   return policy;
 }

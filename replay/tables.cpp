@@ -44,11 +44,7 @@ std::vector<std::size_t> shown_rows(const ResultTable& results, const std::vecto
                                     std::size_t rows) {
   std::vector<std::size_t> chosen;
   const auto bound = [&](std::size_t i) { return results.is_bound(results.policy(ranking[i].policy)); };
-  const auto uniform = [&](std::size_t i) {
-    const PolicyIndex index = results.policy(ranking[i].policy);
-    return results.policies.layer_allocators[index.layer_allocator].name == "uniform" &&
-           results.policies.head_allocators[index.head_allocator].name == "uniform";
-  };
+  const auto uniform = [&](std::size_t i) { return results.is_even(results.policy(ranking[i].policy)); };
   const auto scorer = [&](std::size_t i) {
     return results.policies.rankers[results.policy(ranking[i].policy).ranker].scorer.name;
   };

@@ -67,11 +67,11 @@ class SampleCheck {
   }
 
   std::vector<Token> reference_tokens() const {
+    if (plan_.reference == 0) return {};
     if (sample_.answer_source == "reference") return slice(sample_.segments.prompt_end, sample_.size());
     if (sample_.answers.empty()) return {};
     std::vector<Token> tokens = model_.tokenize(fmt::format("{}", fmt::join(sample_.answers, ", ")), false, false);
-    const auto most =
-        static_cast<std::size_t>(std::min(kMaxReference, room_behind(model_.card(), sample_.segments)));
+    const auto most = static_cast<std::size_t>(std::min(plan_.reference, room_behind(model_.card(), sample_.segments)));
     if (tokens.size() > most) tokens.resize(most);
     return tokens;
   }
@@ -98,8 +98,8 @@ class SampleCheck {
     branches.score(fed, first, [&](std::size_t branch, std::int64_t step, std::span<const float> logits) {
       const auto target = static_cast<std::size_t>(reference[static_cast<std::size_t>(step + 1 - offset)]);
       if (target >= logits.size())
-        throw Error(fmt::format("sample {}: its answer has token {}, the model has {}", sample_.id, target,
-                                logits.size()));
+        throw Error(
+            fmt::format("sample {}: its answer has token {}, the model has {}", sample_.id, target, logits.size()));
       const double loss = (log_sum_exp(logits) - static_cast<double>(logits[target])) / static_cast<double>(counted);
       (branch == 0 ? full : rows_[branch - 1].nll) += loss;
     });
@@ -127,7 +127,7 @@ class SampleCheck {
 
 std::string key_of(const Model& model, const Trace& trace, const ResultTable& results, const VerifyPlan& plan,
                    const std::vector<Candidate>& candidates) {
-  std::string key = fmt::format("verify generate {} reference {}\n{}", plan.max_new, kMaxReference,
+  std::string key = fmt::format("verify generate {} reference {}\n{}", plan.max_new, plan.reference,
                                 sample_key(model.card(), trace, results.plan));
   for (const Candidate& candidate : candidates) key += choice_key(results.policies, candidate.choice);
   return key;

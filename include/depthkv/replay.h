@@ -97,6 +97,7 @@ struct ResultTable {
   std::vector<SampleResult> samples;
 
   PolicyIndex policy(std::size_t index) const;
+  bool is_even(PolicyIndex policy) const;   // the budget split evenly over layers and heads
   bool is_bound(PolicyIndex policy) const;  // an oracle on some axis
   double value(const SampleResult& sample, std::size_t policy, std::size_t keep, Metric metric) const;
   std::int64_t kept(const SampleResult& sample, std::size_t policy, std::size_t keep) const;
@@ -129,8 +130,7 @@ void expect_ablation(const ReplayPlan& plan, const Policies& policies);
 // measured, or the traces are another model's. `kept`: as for verify(). `max_new`: most tokens generated per pruned
 // layer for task scores and lengths of answers, 0: none.
 Ablation measure_importance(Model& model, const TraceSet& traces, const ReplayPlan& plan, const Registry& registry,
-                            const Progress& progress, const std::filesystem::path& kept = {},
-                            std::int64_t max_new = 0);
+                            const Progress& progress, const std::filesystem::path& kept = {}, std::int64_t max_new = 0);
 
 // The entries that chosen policies remove from one sample, for the model to be run without them.
 struct PolicyChoice {

@@ -12,17 +12,16 @@
 
 namespace depthkv {
 
-inline constexpr std::int64_t kMaxReference = 64;  // tokens of a reference whose likelihood is taken, at most
-
 struct VerifyPlan {
   std::int64_t top = 4;                   // best of the predicted ranking, per keep
   std::vector<std::string> scorers = {};  // those that the best are looked for under; empty: all
   std::int64_t controls = 4;              // drawn from equal strata of the rest of it
   std::vector<double> keep{0.2};          // each one of the replay's
   Metric rank_by = Metric::predicted_loss;
-  std::uint64_t seed = 1;     // of the control draw and the bootstrap
-  std::int64_t max_new = 32;  // most tokens generated for a task score, 0: none
-  bool bounds = false;        // whether the oracle's split of layers is verified, too, under the best ranker
+  std::uint64_t seed = 1;       // of the control draw and the bootstrap
+  std::int64_t max_new = 32;    // most tokens generated for a task score, 0: none
+  std::int64_t reference = 64;  // most tokens of the reference whose likelihood is taken, 0: none
+  bool bounds = false;          // whether the oracle's split of layers is verified, too, under the best ranker
   // Samples are drawn one by one until so many of the best at every keep are told from all others by paired 95 %
   // intervals, or there are no more; 0: all of them.
   std::int64_t stop_when_separate = 0;
@@ -69,8 +68,8 @@ struct Agreement {
   double keep = 0;
   std::size_t policies = 0;
   std::size_t samples = 0;  // that have both a KL and the metric
-  std::size_t top = 0;  // how many candidates "the top" are: the best that the metric predicts
-  Estimate kendall;     // tau-b
+  std::size_t top = 0;      // how many candidates "the top" are: the best that the metric predicts
+  Estimate kendall;         // tau-b
   Estimate spearman;
   Estimate regret;            // (best KL of the top - best KL of all) / (worst - best KL of all)
   double top_holds_best = 0;  // in what share of the draws the best of all is in the top

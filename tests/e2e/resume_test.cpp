@@ -148,6 +148,10 @@ TEST_F(ResumeTest, WhateverDecidesRowsIsPartOfTheirKey) {
   computes_again("nothing there yet");
   verify_plan_.max_new = 4;
   computes_again("another bound");
+  verify_plan_.reference = 0;
+  computes_again("no likelihoods");
+  for (const VerifyRow& row : verify(model_, traces_, results_, verify_plan_, kQuiet, kept).rows)
+    EXPECT_TRUE(std::isnan(row.nll) && std::isnan(row.nll_full));
   verify_plan_.controls = 1;
   computes_again("other candidates");
   verify_plan_.keep = {0.6};
@@ -230,7 +234,7 @@ TEST_F(ResumeTest, WorkIsForetold) {
   for (const auto& file : traces_.files) {
     const Sample sample = Trace::open(file).sample();
     EXPECT_EQ(sample.size() - sample.segments.prompt_end, 8);
-    most += work.branches * (7 + kMaxReference - 1 + verify_plan_.max_new - 1);
+    most += work.branches * (7 + verify_plan_.reference - 1 + verify_plan_.max_new - 1);
   }
   EXPECT_EQ(work.branch_tokens, most);
 

@@ -112,6 +112,28 @@ TEST(Lanes, ThreadsShareThem) {
   for (const auto& one : found) EXPECT_EQ(one, expected);
 }
 
+// What one alone has just room for isn't refused because others have lanes at the same time.
+TEST(Lanes, ThreadsWaitForEachOtherWhereMemoryIsShort) {
+  const KernelInputs in({"", 2, 2, 300, 45, 64}, 3);
+  const std::vector<double> expected = everything(in);
+  cuda::trim_idle_lanes();
+  const simt::WithMemory little(360 << 10U);
+  std::vector<std::vector<double>> found(4);
+  {
+    std::vector<std::jthread> threads;
+    for (auto& one : found) {
+      threads.emplace_back([&] {
+        try {
+          for (int i = 0; i < 3; ++i) one = everything(in);
+        } catch (const Error& error) {
+          ADD_FAILURE() << error.what();
+        }
+      });
+    }
+  }
+  for (const auto& one : found) EXPECT_EQ(one, expected);
+}
+
 // What the tests of the ops rest on: without the wait nothing has arrived.
 TEST(Lanes, TheStreamIsLate) {
   const cuda::UseLane lane;
