@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a trace plan asks of a model, sample by sample.
 #pragma once
+#include <algorithm>
 #include <filesystem>
 
 #include "depthkv/record.h"
@@ -18,6 +19,8 @@ struct TraceJob {
 
   std::int64_t answer_capacity() const { return answer.empty() ? max_new : static_cast<std::int64_t>(answer.size()); }
   std::int64_t capacity() const { return static_cast<std::int64_t>(prompt.tokens.size()) + answer_capacity(); }
+  // Passages included: an engine may rotate by how many tokens there may be.
+  std::int64_t reach() const { return std::max(capacity(), end_of(repetition.passages)); }
 };
 
 // The samples of all task files. Throws InputError as read_tasks(), and on two ids that would name the same trace.

@@ -131,9 +131,7 @@ std::int64_t record_one(Model& model, const TracePlan& plan, const TraceJob& job
   const auto layers = static_cast<int>(model.card().layers.size());
   const std::vector<bool> matrices = parse_layers(plan.attention, layers);
   const auto wanted = [&](Channel channel) { return plan.channels.contains(channel); };
-  // An engine may rotate by how many tokens there may be, passages included.
-  const std::int64_t longest = std::max(job.capacity(), end_of(job.repetition.passages));
-  TraceWriter writer(file, model.card_for(longest), job.prompt.segments, job.capacity(),
+  TraceWriter writer(file, model.card_for(job.reach()), job.prompt.segments, job.capacity(),
                      {.attention = matrices,
                       .all_queries = plan.queries == "all",
                       .engine_softmax = plan.engine_softmax,
@@ -208,7 +206,7 @@ TraceSummary record_traces(Model& model, const TracePlan& plan, const std::files
 TraceSummary record_samples(Model& model, const TracePlan& plan, const std::vector<TaskSample>& samples,
                             const std::filesystem::path& out, const Progress& progress) {
   parse_layers(plan.attention, static_cast<int>(model.card().layers.size()));  // wrong now, not after an hour
-  for (const TaskSample& sample : samples) make_job(model, plan, sample);  // so is a prompt that is too long
+  for (const TaskSample& sample : samples) make_job(model, plan, sample);      // so is a prompt that is too long
   std::error_code error;
   std::filesystem::create_directories(out, error);
   if (error)
