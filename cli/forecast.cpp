@@ -7,10 +7,15 @@
 
 namespace depthkv {
 
+namespace {
+
+// As a set that is recorded from them will have them.
 std::vector<TaskSample> in_order_of_files(std::vector<TaskSample> samples) {
   std::ranges::sort(samples, {}, [](const TaskSample& sample) { return trace_file_name(sample.id); });
   return samples;
 }
+
+}  // namespace
 
 Forecast forecast(const Model& model, const TracePlan& plan) {
   Forecast found;

@@ -14,9 +14,6 @@ struct Forecast {
   std::int64_t recording_bytes = 0;  // keys and values of the longest recording, in half precision
 };
 
-// As a set that is recorded from them will have them.
-std::vector<TaskSample> in_order_of_files(std::vector<TaskSample> samples);
-
 // Of samples to be recorded, with answers as long as they may be. Throws InputError as make_prompt().
 Forecast forecast(const Model& model, const TracePlan& plan);
 // Of samples that are recorded.

@@ -116,7 +116,7 @@ void Pipeline::check_study() {
   expect_ablation(plan, make_policies(plan, registry_));
   if (!plan_.trace) return;
   std::vector<std::string> tasks;
-  for (const TaskSample& sample : in_order_of_files(read_samples(*plan_.trace))) tasks.push_back(sample.task);
+  for (const TaskSample& sample : read_samples(*plan_.trace)) tasks.push_back(sample.task);
   split_samples(tasks, plan_.study->learn);
 }
 

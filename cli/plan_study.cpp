@@ -50,10 +50,11 @@ StudyPlan read_study(const YAML::Node& node, const YamlSource& source, std::vect
 std::string study_yaml(const StudyPlan& plan) {
   const ViewPlan& views = plan.views;
   return fmt::format(
-      "study:\n  learn: {}\n  keep: [{}]\n  max_new: {}\n  documents: {}\n  views: {}\n  view_tokens: {}\n  noise_words: {}\n"
+      "study:\n  learn: {}\n  keep: [{}]\n  max_new: {}\n  documents: {}\n  views: {}\n  view_tokens: {}\n  "
+      "noise_words: {}\n"
       "  noise_characters: {}\n  temperature: {}\n  seed: {}\n",
-      plan.learn, fmt::join(plan.keep, ", "), plan.max_new, views.documents, views.views, views.tokens, views.noise.words, views.noise.characters,
-      views.temperature, views.seed);
+      plan.learn, fmt::join(plan.keep, ", "), plan.max_new, views.documents, views.views, views.tokens,
+      views.noise.words, views.noise.characters, views.temperature, views.seed);
 }
 
 ReplayPlan with_study_file(ReplayPlan plan, const std::filesystem::path& file) {

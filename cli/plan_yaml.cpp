@@ -321,7 +321,8 @@ Plan load_plan(const std::filesystem::path& file, const Overrides& overrides, co
   for (const char* name : {"uniform", "adakv"}) plan.replay.head_allocators.push_back({name, {}, "built in"});
   if (section.has("replay")) read_replay(section.node("replay"), source, registry, plan.replay);
   if (section.has("verify")) plan.verify = read_verify(section.node("verify"), source, plan.replay);
-  if (section.has("study")) plan.study = read_study(section.node("study"), source, plan.verify ? plan.verify->keep : plan.replay.keep);
+  if (section.has("study"))
+    plan.study = read_study(section.node("study"), source, plan.verify ? plan.verify->keep : plan.replay.keep);
   section.done();
   if (!plan.study && names_study_file(plan.replay))
     throw InputError(
