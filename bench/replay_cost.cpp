@@ -8,14 +8,13 @@
 #include <iterator>
 
 #include "bench/long_sample.h"
+#include "depthkv/progress.h"
 #include "depthkv/report.h"
 #include "depthkv/tasks.h"
 #include "replay/layer_pass.h"
 
 namespace depthkv {
 namespace {
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 // All curves of one scorer, nothing kept from before.
 double curve_seconds(const Trace& trace, const Registry& registry, const std::string& scorer, int threads) {

@@ -6,6 +6,7 @@
 
 #include "bench/long_sample.h"
 #include "bench/timing.h"
+#include "depthkv/progress.h"
 #include "depthkv/replay.h"
 #include "replay/divergence.h"
 
@@ -16,8 +17,6 @@ constexpr std::int64_t kAnswer = 64;    // tokens that every policy decodes
 constexpr std::int64_t kQuestion = 48;  // tokens that every policy processes before them under the cut `context`
 constexpr std::size_t kSlices = 4;      // rounds in which every policy has run alone once
 constexpr double kBar = 0.20;
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 // Sixteen policies at keep 0.2.
 std::vector<KeepMask> masks_of_policies(const Trace& trace) {

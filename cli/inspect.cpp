@@ -23,7 +23,7 @@
 namespace depthkv {
 namespace {
 
-struct Given {
+struct InspectOptions {
   std::filesystem::path folder;
   std::string sample;
   std::string map;  // which of the two drawings; empty: both
@@ -215,7 +215,7 @@ std::pair<std::int64_t, std::int64_t> room() {
   return {size.ws_col - kBesides, std::clamp(size.ws_row - 18, 12, 48)};
 }
 
-Drawing make_drawing(const Trace& trace, const Given& given, std::int64_t columns, std::int64_t rows) {
+Drawing make_drawing(const Trace& trace, const InspectOptions& given, std::int64_t columns, std::int64_t rows) {
   Drawing drawing{trace, given.view, {}, {}};
   const bool sums = trace.has(Channel::column_sums, given.view.layer);
   const bool map = has_attention(trace, given.view.layer);
@@ -227,7 +227,7 @@ Drawing make_drawing(const Trace& trace, const Given& given, std::int64_t column
   return drawing;
 }
 
-ExitCode inspect_sample(const Given& given) {
+ExitCode inspect_sample(const InspectOptions& given) {
   constexpr std::int64_t kPageColumns = 128;
   constexpr std::int64_t kPageRows = 96;
   const Trace trace = find_sample(given.folder, given.sample);
@@ -251,7 +251,7 @@ ExitCode check(const std::filesystem::path& folder) {
 }  // namespace
 
 void add_inspect_command(CLI::App& app, Action& action) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a trace set holds, or draw one layer of a sample");
   command->footer(
       "Examples:\n  depthkv inspect run/traces\n"

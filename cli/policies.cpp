@@ -153,7 +153,7 @@ std::string as_markdown(const std::vector<Axis>& axes) {
   return text;
 }
 
-struct Given {
+struct PoliciesOptions {
   bool json = false;
   bool markdown = false;
 };
@@ -161,7 +161,7 @@ struct Given {
 }  // namespace
 
 void add_policies_command(CLI::App& app, Action& action) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<PoliciesOptions>();
   CLI::App* command =
       app.add_subcommand("policies", "List the policies that a plan can name, with needs, parameters and papers");
   command->footer("Examples:\n  depthkv policies\n  depthkv policies --json | jq '.scorers.snapkv.parameters'");

@@ -13,7 +13,7 @@ namespace depthkv {
 namespace {
 
 // What the commands below take from the command line.
-struct Given {
+struct RunOptions {
   std::filesystem::path input;
   std::filesystem::path out;
   Overrides overrides;
@@ -67,7 +67,7 @@ void add_plan_flags(CLI::App& command, Overrides& overrides, std::initializer_li
 }
 
 void add_trace_command(CLI::App& app, Action& action) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<RunOptions>();
   CLI::App* command = add_command(app, "trace", "Record what a model does on task samples",
                                   "  depthkv trace --model model.gguf --tasks needle.jsonl --limit 4 --out traces\n"
                                   "  depthkv trace --tasks a.jsonl b.jsonl --attention 0,7 --codec none --out traces\n"
@@ -91,7 +91,7 @@ void add_trace_command(CLI::App& app, Action& action) {
 }
 
 void add_replay_command(CLI::App& app, Action& action) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<RunOptions>();
   CLI::App* command =
       add_command(app, "replay", "Evaluate policies on recorded traces, without the model",
                   "  depthkv replay traces --out run\n"
@@ -114,7 +114,7 @@ void add_replay_command(CLI::App& app, Action& action) {
 }
 
 void add_verify_command(CLI::App& app, Action& action) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<RunOptions>();
   CLI::App* command = add_command(app, "verify", "Check a run's best policies, and controls, end to end on the model",
                                   "  depthkv verify run --model model.gguf\n"
                                   "  depthkv verify run --top 8 --controls 8 --verify-keep 0.1,0.2\n"
@@ -140,7 +140,7 @@ void add_verify_command(CLI::App& app, Action& action) {
 }
 
 void add_importance_command(CLI::App& app, Action& action) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<RunOptions>();
   CLI::App* command =
       add_command(app, "importance", "Measure how much each layer matters: prune one at a time, on the model",
                   "  depthkv importance traces --model model.gguf --out importance\n"
@@ -177,7 +177,7 @@ void add_importance_command(CLI::App& app, Action& action) {
 }
 
 void add_report_command(CLI::App& app, Action& action) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<RunOptions>();
   CLI::App* command = add_command(
       app, "report", "Write a run's summary.json and report.html again and print its tables", "  depthkv report run");
   command->add_option("RUN", given->input, "folder that replay or run wrote")->required();
@@ -191,7 +191,7 @@ void add_report_command(CLI::App& app, Action& action) {
 }
 
 void add_run_command(CLI::App& app, Action& action) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<RunOptions>();
   CLI::App* command = add_command(app, "run", "Carry out a whole plan: trace, replay, verify, report",
                                   "  depthkv run configs/demo.yaml --model model.gguf --out run\n"
                                   "  depthkv run configs/demo.yaml --keep 0.1,0.2 --out run --dry-run");

@@ -19,7 +19,6 @@ namespace depthkv {
 namespace {
 
 constexpr std::int64_t kShares = 64;
-constexpr std::uint64_t kBootstrapSeed = 1;
 
 // Dense where budgets are small and losses steep.
 std::vector<double> share_grid() {
@@ -183,13 +182,13 @@ LayerImportance summary_of(int layer, const std::vector<AblationRow>& rows) {
   summary.layer = layer;
   const std::vector<double> kl = by_sample(rows, layer, false, &AblationRow::kl);
   summary.kl = mean(kl);
-  summary.kl_interval = bootstrap_mean(kl, kBootstrapSeed);
+  summary.kl_interval = bootstrap_mean(kl, kReportSeed);
   const std::vector<double> drops = by_sample(rows, layer, false, drop_of);
   summary.score_drop = mean(drops);
-  summary.score_drop_interval = bootstrap_mean(drops, kBootstrapSeed);
+  summary.score_drop_interval = bootstrap_mean(drops, kReportSeed);
   const std::vector<double> lengths = by_sample(rows, layer, false, &AblationRow::length_ratio);
   summary.length_ratio = mean(lengths);
-  summary.length_ratio_interval = bootstrap_mean(lengths, kBootstrapSeed);
+  summary.length_ratio_interval = bootstrap_mean(lengths, kReportSeed);
   summary.noise = mean(by_sample(rows, layer, true, &AblationRow::kl));
   summary.output_error = mean(by_sample(rows, layer, false, &AblationRow::output_error));
   summary.sensitivity = summary.output_error > 0 ? std::max(0.0, summary.kl - summary.noise) / summary.output_error : 0;
@@ -254,9 +253,10 @@ void expect_ablation(const ReplayPlan& plan, const Policies& policies) {
         "importance is measured under one scorer, structure, protection and head allocator; name one each");
   const Structure& structure = policies.rankers[0].structure;
   if (structure.select)
-    throw InputError(fmt::format("importance is measured along one order of the entries, and structure {} keeps other "
-                                 "sets at other budgets; measure under structure token",
-                                 structure.name));
+    throw InputError(
+        fmt::format("importance is measured along one order of the entries, and structure {} keeps other "
+                    "sets at other budgets; measure under structure token",
+                    structure.name));
   if (std::ranges::find(plan.keep, 1.0) != plan.keep.end())
     throw InputError("importance is measured by pruning; give budgets (keep) below 1");
 }

@@ -12,7 +12,6 @@ namespace depthkv {
 namespace {
 
 constexpr int kPermutations = 9999;
-constexpr std::uint64_t kSeed = 1;
 constexpr double kAlpha = 0.05;
 constexpr std::size_t kMostSamples = 1024;  // that a study is asked for
 
@@ -30,8 +29,8 @@ double cost_of(const AblationRow& row, Drop drop) {
 }
 
 TaskLayers tested(const std::string& task, Drop drop, const LayerDrops& drops) {
-  const LayerTest test = test_equal_layers(drops, kPermutations, kSeed);
-  return {task, drop, test, test.p, samples_needed(drops, kAlpha, kMostSamples, kSeed)};
+  const LayerTest test = test_equal_layers(drops, kPermutations, kReportSeed);
+  return {task, drop, test, test.p, samples_needed(drops, kAlpha, kMostSamples, kReportSeed)};
 }
 
 void survey(const std::vector<AblationRow>& rows, Drop drop, std::vector<TaskLayers>& found) {

@@ -16,7 +16,7 @@ namespace depthkv {
 namespace {
 
 constexpr int kDraws = 200;
-constexpr int kPermutations = 10;                          // of dime, as in the paper's code
+constexpr int kDimePermutations = 10;                      // of dime, as in the paper's code
 constexpr double kRidge = 1e-4;                            // of lidar, likewise
 constexpr std::size_t kHeldBytes = std::size_t{1} << 30U;  // of views' vectors in memory
 
@@ -57,7 +57,7 @@ std::vector<Interval> intervals_of(const MetricProfile& profile) {
 
 // The metrics of views, in the order of view_metrics().
 std::array<double, 3> measure_views(const ViewGram& gram, const Chosen& documents, const ViewPlan& plan) {
-  return {gram.infonce(documents, plan.temperature), gram.dime(documents, kPermutations, plan.seed),
+  return {gram.infonce(documents, plan.temperature), gram.dime(documents, kDimePermutations, plan.seed),
           gram.lidar(documents, kRidge)};
 }
 

@@ -17,7 +17,6 @@
 namespace depthkv {
 namespace {
 
-constexpr std::uint64_t kSeed = 1;
 constexpr std::uint64_t kDropSeed = 0x64726f7073;  // unlike any that a plan would give for the metrics' draws
 constexpr int kResamples = 2000;
 
@@ -54,7 +53,7 @@ struct Pairs {
   Estimate difference() const {
     std::vector<double> differences;
     std::ranges::transform(own, even, std::back_inserter(differences), std::minus<>());
-    return {mean(differences), bootstrap_mean(differences, kSeed)};
+    return {mean(differences), bootstrap_mean(differences, kReportSeed)};
   }
   Estimate ratio() const {
     const auto over = [&](const std::vector<std::size_t>& samples) {
@@ -69,7 +68,7 @@ struct Pairs {
     std::vector<std::size_t> all(own.size());
     std::iota(all.begin(), all.end(), std::size_t{0});
     std::vector<double> draws;
-    std::uint64_t state = kSeed;
+    std::uint64_t state = kReportSeed;
     for (int i = 0; i < kResamples; ++i) draws.push_back(over(resample(own.size(), state)));
     return {over(all), percentile_interval(draws)};
   }

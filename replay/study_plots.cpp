@@ -14,7 +14,6 @@
 namespace depthkv {
 namespace {
 
-constexpr std::uint64_t kSeed = 1;
 constexpr double kApart = 0.004;  // of policies at the same keep
 
 const char* description(Drop drop) {
@@ -42,7 +41,7 @@ Plot ablation_plot(const Study& study, Drop drop, const std::string& task, const
   for (std::size_t l = 0; l < means.size(); ++l) {
     std::vector<double> column;
     for (const std::vector<double>& row : drops) column.push_back(row[l]);
-    const Interval interval = bootstrap_mean(column, kSeed);
+    const Interval interval = bootstrap_mean(column, kReportSeed);
     series.points.emplace_back(study.ablation.importance.layers[l].layer, scale.z(means[l]));
     series.spread.push_back({scale.z(interval.low), scale.z(interval.high)});
   }
@@ -70,7 +69,7 @@ Plot outcome_plot(const ResultTable& results, const Verification& verification, 
     Series& own = series[candidate_label(results, verification, c)];
     own.dashed = verification.candidates[c].role == kBound;
     own.points.emplace_back(verification.candidates[c].choice.keep, mean(values));
-    own.spread.push_back(bootstrap_mean(values, kSeed));
+    own.spread.push_back(bootstrap_mean(values, kReportSeed));
   }
   // Side by side at each keep, so that whiskers can be told apart.
   double shift = -kApart * static_cast<double>(series.size() - 1) / 2;

@@ -13,8 +13,6 @@
 namespace depthkv {
 namespace {
 
-constexpr std::uint64_t kBootstrapSeed = 1;
-
 using Json = nlohmann::ordered_json;
 
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
@@ -87,7 +85,7 @@ std::vector<PolicySummary> summarise(const ResultTable& results, std::size_t kee
       if (!std::isnan(difference)) differences.push_back(difference);
     }
     found.push_back(
-        {p, keep, mean(values), values.size(), mean(differences), bootstrap_mean(differences, kBootstrapSeed)});
+        {p, keep, mean(values), values.size(), mean(differences), bootstrap_mean(differences, kReportSeed)});
   }
   std::stable_sort(found.begin(), found.end(), [&](const PolicySummary& a, const PolicySummary& b) {
     return higher_is_better(metric) ? a.mean > b.mean : a.mean < b.mean;

@@ -5,14 +5,10 @@
 
 #include "kernels/column_sums/column_sums.h"
 #include "kernels/parallel.h"
+#include "tracer/index.h"
 
 namespace depthkv {
 namespace {
-
-// Rows of one task: enough that laying out the keys anew costs a few per cent.
-constexpr std::int64_t kTaskRows = 256;
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 struct Task {
   std::size_t part = 0;

@@ -5,13 +5,12 @@
 #include <functional>
 
 #include "kernels/loops/loops.h"
+#include "tracer/index.h"
 
 namespace depthkv {
 namespace {
 
 constexpr auto kBlock = static_cast<std::int64_t>(kMomentRows);
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 }  // namespace
 

@@ -17,6 +17,9 @@ inline View by_head(const LayerBlock& block, std::int64_t heads, std::int64_t d)
 
 inline constexpr std::size_t kPromptParts = 2;
 
+// Rows of one task: enough that laying out the keys anew costs a few per cent.
+inline constexpr std::int64_t kTaskRows = 256;
+
 // Rows of a block that belong to one part of the prompt.
 struct PartRows {
   std::size_t part = 0;

@@ -21,8 +21,6 @@
 namespace depthkv {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr const char* kPlanFile = "plan.json";
 constexpr std::chrono::milliseconds kBusyPause{200};
 
@@ -33,7 +31,7 @@ std::vector<std::string> names_of(const std::set<Channel>& channels) {
 }
 
 // What decides the content of a sample's trace.
-Json plan_json(const Model& model, const TracePlan& plan) {
+nlohmann::ordered_json plan_json(const Model& model, const TracePlan& plan) {
   return {{"model", model.card().name},
           {"fingerprint", model.card().fingerprint},
           {"max_new", plan.max_new},
@@ -47,7 +45,7 @@ Json plan_json(const Model& model, const TracePlan& plan) {
 }
 
 // The folder belongs to the first plan that recorded into it.
-void claim_folder(const std::filesystem::path& out, const Json& wanted) {
+void claim_folder(const std::filesystem::path& out, const nlohmann::ordered_json& wanted) {
   const std::filesystem::path file = out / kPlanFile;
   if (!std::filesystem::exists(file)) {
     PartialFile aside(file, PartialFile::IfBusy::wait);
@@ -61,7 +59,7 @@ void claim_folder(const std::filesystem::path& out, const Json& wanted) {
     }
   }
   std::ifstream stream(file);
-  const Json found = Json::parse(stream, nullptr, false);
+  const nlohmann::ordered_json found = nlohmann::ordered_json::parse(stream, nullptr, false);
   if (!found.is_object())
     throw InputError(fmt::format("{}: not what `depthkv trace` writes; give another folder", file.string()));
   for (const auto& [key, value] : wanted.items()) {

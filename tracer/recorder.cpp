@@ -7,15 +7,10 @@
 #include "depthkv/ops.h"
 #include "kernels/half.h"
 #include "kernels/parallel.h"
+#include "tracer/index.h"
 #include "tracer/parts.h"
 
 namespace depthkv {
-namespace {
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
-
-}  // namespace
-
 Recorder::Recorder(TraceWriter& writer, const Model& model, const Segments& segments, Options options)
     : writer_(writer),
       model_(model),

@@ -7,14 +7,11 @@
 #include "depthkv/ops.h"
 #include "kernels/cuda_backend.h"
 #include "kernels/parallel.h"
+#include "tracer/index.h"
 #include "tracer/parts.h"
 
 namespace depthkv {
 namespace {
-
-constexpr std::int64_t kTaskRows = 256;  // enough that laying out the keys anew costs a few per cent
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 // NaN stays.
 void raise_to(float& most, float value) {

@@ -7,14 +7,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tracer/index.h"
 #include "tracer/spectrum.h"
 
 namespace depthkv {
 namespace {
 
-constexpr std::int64_t kBlock = 256;  // rows
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
+constexpr std::int64_t kReadRows = 256;  // rows
 
 double dot(std::span<const double> a, std::span<const double> b) {
   double sum = 0;
@@ -66,8 +65,8 @@ void for_each_block(const ReadStates& read, std::int64_t rows, std::int64_t widt
                     const std::function<void(std::span<double>)>& visit) {
   std::vector<float> stored;
   std::vector<double> block;
-  for (std::int64_t first = 0; first < rows; first += kBlock) {
-    stored.resize(to_size(std::min(kBlock, rows - first) * width));
+  for (std::int64_t first = 0; first < rows; first += kReadRows) {
+    stored.resize(to_size(std::min(kReadRows, rows - first) * width));
     read(first, stored);
     block.assign(stored.begin(), stored.end());
     visit(block);

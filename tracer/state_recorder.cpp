@@ -9,12 +9,11 @@
 
 #include "depthkv/error.h"
 #include "kernels/parallel.h"
+#include "tracer/index.h"
 #include "tracer/state_metrics.h"
 
 namespace depthkv {
 namespace {
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 constexpr auto kStageCount = static_cast<std::int64_t>(kStages.size());
 

@@ -4,11 +4,12 @@
 #include <algorithm>
 #include <limits>
 
+#include "traces/guard.h"
+
 namespace depthkv::h5 {
 namespace {
 
-constexpr std::size_t kReferenceBytes = 16;  // of a variable-length value
-constexpr int kMostNested = 4;               // datatypes inside datatypes
+constexpr int kMostNested = 4;  // datatypes inside datatypes
 
 void skip_padding(Fields& fields, std::size_t length) { fields.take(std::min((8 - length % 8) % 8, fields.left())); }
 

@@ -9,7 +9,7 @@
 namespace depthkv {
 namespace {
 
-constexpr float kRounding = 1e-4F;  // single precision, with room
+constexpr float kRowRounding = 1e-4F;  // single precision, with room
 
 // Positions that a row of the channel says something about; others are 0.
 Span defined(Repeat repeat, const Segments& segments) {
@@ -24,7 +24,7 @@ void check_repeats(const Trace& trace, int layer, const AddProblem& add) {
   const std::string name = fmt::format("{}/{}", layout::layer_group(layer), to_string(Channel::repeat_max));
   for (const Repeat repeat : kRepeats) {
     const Span inside = defined(repeat, segments);
-    const float most = repeat == Repeat::chunk_per_input ? std::numeric_limits<float>::max() : 1 + kRounding;
+    const float most = repeat == Repeat::chunk_per_input ? std::numeric_limits<float>::max() : 1 + kRowRounding;
     const Tensor maxima = trace.repeat_max(layer, repeat, Cut::prompt);
     std::int64_t outside = 0;
     std::int64_t wrong = 0;

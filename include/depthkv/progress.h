@@ -14,6 +14,8 @@ namespace depthkv {
 using Progress =
     std::function<void(std::string_view stage, std::int64_t done, std::int64_t total, std::string_view what)>;
 
+inline const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
+
 class Interrupted : public Error {
  public:
   Interrupted() : Error("interrupted; run the same command again to go on from here") {}

@@ -7,6 +7,9 @@
 
 namespace depthkv {
 
+// Seed of every draw that reports make: the same numbers from the same results.
+inline constexpr std::uint64_t kReportSeed = 1;
+
 double mean(std::span<const double> x);  // NaN when empty
 
 // Rank of each value, ties sharing the middle of theirs; from 1.

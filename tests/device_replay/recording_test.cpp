@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "depthkv/progress.h"
 #include "kernels/cuda_backend.h"
 #include "support/files.h"
 #include "support/scratch.h"
@@ -11,8 +12,6 @@
 
 namespace depthkv {
 namespace {
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 // The tiny model, on the last device that there is: its queries and cached keys are shown there where that is allowed.
 class ModelOnDevice : public TinyModel {

@@ -15,6 +15,7 @@
 #include "support/scratch.h"
 #include "support/synthetic_trace.h"
 #ifndef DEPTHKV_ON_GPU
+#include "depthkv/progress.h"
 #include "kernels/device_lane.h"
 #include "kernels/parallel.h"
 #include "kernels/simt/memory.h"
@@ -22,8 +23,6 @@
 
 namespace depthkv {
 namespace {
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 std::vector<PolicySpec> specs(std::initializer_list<const char*> names) {
   std::vector<PolicySpec> list;

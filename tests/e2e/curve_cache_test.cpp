@@ -6,6 +6,7 @@
 #include <map>
 
 #include "depthkv/error.h"
+#include "depthkv/progress.h"
 #include "depthkv/replay.h"
 #include "depthkv/report.h"
 #include "support/files.h"
@@ -33,8 +34,7 @@ class CurveCache : public testing::Test {
   }
 
   std::string results(const ReplayPlan& plan) {
-    const ResultTable table = replay(open_trace_set(scratch_ / "traces"), plan, builtin_policies(),
-                                     [](std::string_view, std::int64_t, std::int64_t, std::string_view) {});
+    const ResultTable table = replay(open_trace_set(scratch_ / "traces"), plan, builtin_policies(), kQuiet);
     EXPECT_FALSE(table.any_skipped());
     write_results_csv(table, scratch_ / "results.csv");
     return read_text(scratch_ / "results.csv");

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "depthkv/error.h"
+#include "depthkv/progress.h"
 #include "depthkv/record.h"
 #include "support/files.h"
 #include "support/scratch.h"
@@ -15,10 +16,8 @@
 namespace depthkv {
 namespace {
 
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
-
 // Counts what is recorded, and fails at the first row if told to.
-class CountingModel : public TinyModel {
+class WatchedModel : public TinyModel {
  public:
   std::vector<Token> record(const RecordRequest& request, const LayerSink& sink) override {
     prompts.push_back(static_cast<std::int64_t>(request.prompt.size()));
@@ -32,9 +31,9 @@ class CountingModel : public TinyModel {
   std::vector<std::int64_t> prompts;
 };
 
-class Estimate : public testing::Test {
+class EstimateCost : public testing::Test {
  protected:
-  Estimate() {
+  EstimateCost() {
     std::filesystem::create_directories(temporary_);
     setenv("TMPDIR", temporary_.c_str(), 1);
     std::string text = "Rain falls on the hills.";
@@ -45,18 +44,18 @@ class Estimate : public testing::Test {
     plan_.max_new = 7;
     plan_.codec = "none";
   }
-  ~Estimate() override {
+  ~EstimateCost() override {
     EXPECT_TRUE(std::filesystem::is_empty(temporary_));
     unsetenv("TMPDIR");
   }
 
   ScratchDirectory scratch_;
   std::filesystem::path temporary_ = scratch_ / "temporary";
-  CountingModel model_;
+  WatchedModel model_;
   TracePlan plan_;
 };
 
-TEST_F(Estimate, BytesAreThoseOfTheValuesRecorded) {
+TEST_F(EstimateCost, BytesAreThoseOfTheValuesRecorded) {
   plan_.attention = "1";
   plan_.queries = "all";
   plan_.channels.insert(Channel::repeat_max);
@@ -81,7 +80,7 @@ TEST_F(Estimate, BytesAreThoseOfTheValuesRecorded) {
   EXPECT_DOUBLE_EQ(estimate.bytes, bytes);
 }
 
-TEST_F(Estimate, SecondsGrowWithTokens) {
+TEST_F(EstimateCost, SecondsGrowWithTokens) {
   const TraceEstimate both = estimate_traces(model_, plan_, kQuiet);
   EXPECT_EQ(both.slowest, "long");
   EXPECT_GT(both.slowest_seconds, 0);
@@ -91,7 +90,7 @@ TEST_F(Estimate, SecondsGrowWithTokens) {
   EXPECT_GT(both.tokens_per_second, 0);
 }
 
-TEST_F(Estimate, OnlyTheStartOfThePromptIsRecorded) {
+TEST_F(EstimateCost, OnlyTheStartOfThePromptIsRecorded) {
   std::string text;
   while (text.size() < 1500) text += "Rain falls on the hills. ";
   write_text(scratch_ / "long.txt", text);
@@ -101,13 +100,13 @@ TEST_F(Estimate, OnlyTheStartOfThePromptIsRecorded) {
   EXPECT_GT(estimate.slowest_tokens, 1500);
 }
 
-TEST_F(Estimate, APromptOfOneTokenIsEnough) {
+TEST_F(EstimateCost, APromptOfOneTokenIsEnough) {
   write_text(scratch_ / "short.txt", "a");
   plan_.tasks.resize(1);
   EXPECT_GT(estimate_traces(model_, plan_, kQuiet).seconds, 0);
 }
 
-TEST_F(Estimate, FailuresLeaveNothingBehind) {  // as the fixture's end checks
+TEST_F(EstimateCost, FailuresLeaveNothingBehind) {  // as the fixture's end checks
   model_.fails = true;
   EXPECT_THROW(estimate_traces(model_, plan_, kQuiet), Error);
   plan_.codec = "lzma";
@@ -117,7 +116,7 @@ TEST_F(Estimate, FailuresLeaveNothingBehind) {  // as the fixture's end checks
   EXPECT_THROW(estimate_traces(model_, plan_, kQuiet), InputError);
 }
 
-TEST_F(Estimate, WithoutATemporaryFolderNothingIsTimed) {
+TEST_F(EstimateCost, WithoutATemporaryFolderNothingIsTimed) {
   setenv("TMPDIR", (scratch_ / "nowhere").c_str(), 1);
   EXPECT_THROW(estimate_traces(model_, plan_, kQuiet), InputError);
   EXPECT_TRUE(model_.prompts.empty());

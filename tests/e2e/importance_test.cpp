@@ -10,6 +10,7 @@
 
 #include "depthkv/error.h"
 #include "depthkv/layer_tests.h"
+#include "depthkv/progress.h"
 #include "depthkv/record.h"
 #include "depthkv/replay.h"
 #include "support/files.h"
@@ -21,7 +22,6 @@ namespace {
 
 using testing::HasSubstr;
 
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 constexpr int kLayers = 3;
 
 class ImportanceTest : public testing::Test {

@@ -8,6 +8,7 @@
 #include <regex>
 
 #include "depthkv/error.h"
+#include "depthkv/progress.h"
 #include "depthkv/record.h"
 #include "depthkv/report.h"
 #include "depthkv/verify.h"
@@ -17,8 +18,6 @@
 
 namespace depthkv {
 namespace {
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 class LoopTest : public testing::Test {
  protected:

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "depthkv/ops.h"
+#include "depthkv/progress.h"
 #include "kernels/half.h"
 #include "support/checksums.h"
 #include "support/files.h"
@@ -20,8 +21,6 @@
 
 namespace depthkv {
 namespace {
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 class Recorded : public testing::Test {
  protected:

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "depthkv/error.h"
+#include "depthkv/progress.h"
 #include "depthkv/replay.h"
 #include "support/checksums.h"
 #include "support/files.h"
@@ -17,8 +18,6 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 class Repeated : public testing::Test {
  protected:

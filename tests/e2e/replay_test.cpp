@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "depthkv/error.h"
+#include "depthkv/progress.h"
 #include "depthkv/report.h"
 #include "support/files.h"
 #include "support/scratch.h"
@@ -17,8 +18,6 @@
 
 namespace depthkv {
 namespace {
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 // Everything that is built in and needs no file.
 ReplayPlan full_plan(const Registry& registry) {

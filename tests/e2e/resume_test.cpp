@@ -6,6 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "depthkv/progress.h"
 #include "depthkv/record.h"
 #include "depthkv/report.h"
 #include "replay/model_work.h"
@@ -16,8 +17,6 @@
 
 namespace depthkv {
 namespace {
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 // Counts prefills and what branches are fed.
 class CountingModel : public TinyModel {

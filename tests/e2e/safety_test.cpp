@@ -10,6 +10,7 @@
 #include <random>
 #include <thread>
 
+#include "depthkv/progress.h"
 #include "depthkv/record.h"
 #include "depthkv/registry.h"
 #include "depthkv/replay.h"
@@ -25,8 +26,6 @@ namespace {
 
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 std::string task_line(const std::string& id, int sentences) {
   std::string context;

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "depthkv/error.h"
+#include "depthkv/progress.h"
 #include "depthkv/record.h"
 #include "depthkv/report.h"
 #include "replay/view_metrics.h"
@@ -21,8 +22,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
-constexpr int kLayers = 3;
+constexpr int kStudyLayers = 3;
 
 class StudyTest : public testing::Test {
  protected:
@@ -55,7 +55,7 @@ class StudyTest : public testing::Test {
   }
 
   ScratchDirectory scratch_;
-  TinyModel model_{{.layers = kLayers}};
+  TinyModel model_{{.layers = kStudyLayers}};
   TraceSet traces_;
   ViewPlan views_;
   ReplayPlan plan_;
@@ -93,7 +93,7 @@ TEST_F(StudyTest, MetricsAreThoseOfTheViewsVectors) {
   const std::vector<MetricProfile> found = profiles();
   ASSERT_EQ(found.size(), 7 * kStages.size());
   const ViewSet set = record_views(model_, traces_, views_, scratch_ / "views", kQuiet);
-  for (int layer = 0; layer < kLayers; ++layer) {
+  for (int layer = 0; layer < kStudyLayers; ++layer) {
     for (std::size_t stage = 0; stage < kStages.size(); ++stage) {
       std::vector<Tensor> means;
       std::vector<std::span<const float>> vectors;
@@ -208,7 +208,7 @@ TEST_F(StudyTest, LeavesTablesDrawingsAndAPage) {
   EXPECT_EQ(verification.candidates.back().role, kBound);
   for (const VerifyRow& row : verification.rows) {
     double kept = 0;
-    for (const double share : row.kept) kept += share / kLayers;
+    for (const double share : row.kept) kept += share / kStudyLayers;
     EXPECT_NEAR(kept, 0.4, 0.02);
   }
   write_study_csv(study, scratch_.path());

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "depthkv/error.h"
+#include "depthkv/progress.h"
 #include "depthkv/registry.h"
 #include "depthkv/replay.h"
 #include "replay/features.h"
@@ -21,8 +22,6 @@ namespace depthkv {
 namespace {
 
 using testing::HasSubstr;
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
-
 // All of a head, a part of it with a magnitude, nothing.
 SyntheticTrace rotated_trace() {
   SyntheticTrace options;

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "depthkv/progress.h"
 #include "depthkv/replay.h"
 #include "replay/csv.h"
 #include "support/command.h"
@@ -24,8 +25,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 class ScoreFileTest : public testing::Test {
  protected:

@@ -15,11 +15,11 @@
 namespace depthkv {
 namespace {
 
-using Logits = std::vector<std::vector<std::vector<float>>>;  // [step][branch][token]
-using Rows = std::vector<std::vector<std::vector<float>>>;    // [query head][row][position of the prefix]
+using StepLogits = std::vector<std::vector<std::vector<float>>>;  // [step][branch][token]
+using PrefixRows = std::vector<std::vector<std::vector<float>>>;    // [query head][row][position of the prefix]
 
-Logits score_all(Branches& branches, std::span<const Token> tokens, std::int64_t first_visited = 0) {
-  Logits all;
+StepLogits score_all(Branches& branches, std::span<const Token> tokens, std::int64_t first_visited = 0) {
+  StepLogits all;
   branches.score(tokens, first_visited, [&](std::size_t branch, std::int64_t step, std::span<const float> logits) {
     const auto index = static_cast<std::size_t>(step - first_visited);
     if (branch == 0) all.emplace_back();
@@ -49,13 +49,13 @@ constexpr double kRounding = 1e-6;
 
 // Per layer, the attention on the prefix of every row, one branch after the other.
 struct Observed {
-  std::vector<Rows> layers;
+  std::vector<PrefixRows> layers;
   LayerSink sink(const ModelCard& card) {
     layers.resize(card.layers.size());
     return [this](const LayerBlock& block) {
       const auto rows = static_cast<std::size_t>(block.rows);
       const auto width = static_cast<std::size_t>(block.width);
-      Rows& out = layers.at(static_cast<std::size_t>(block.layer));
+      PrefixRows& out = layers.at(static_cast<std::size_t>(block.layer));
       out.resize(block.data.size() / (rows * width));
       for (std::size_t line = 0; line < out.size() * rows; ++line) {
         const auto data = block.data.subspan(line * width, width);
@@ -104,9 +104,9 @@ TEST_P(TinyBranches, AMaskHidesItsEntriesFromItsHeadAndBranchOnly) {
   Observed masked;
   const std::vector<KeepMask> none{nothing(), nothing()};
   const std::vector<KeepMask> second{nothing(), mask};
-  const Logits plain_logits =
+  const StepLogits plain_logits =
       score_all(*model_->branch_observed(prefix_, none, 20, plain.sink(model_->card())), tokens_);
-  const Logits masked_logits =
+  const StepLogits masked_logits =
       score_all(*model_->branch_observed(prefix_, second, 20, masked.sink(model_->card())), tokens_);
 
   const auto group = static_cast<std::size_t>(model_->card().layers[kLayer].group());
@@ -138,11 +138,11 @@ TEST_P(TinyBranches, AMaskHidesItsEntriesFromItsHeadAndBranchOnly) {
 
 TEST_P(TinyBranches, WithoutPruningLogitsAreThoseOfAPlainRun) {
   const std::vector<KeepMask> masks(3, nothing());
-  const Logits branched = score_all(*model_->branch(prefix_, masks, 20), tokens_);
+  const StepLogits branched = score_all(*model_->branch(prefix_, masks, 20), tokens_);
   // A plain run: prefix and tokens as one sequence, one step at a time.
   std::vector<Token> whole = prefix_;
   for (std::size_t step = 0; step < tokens_.size(); ++step) {
-    const Logits plain =
+    const StepLogits plain =
         score_all(*model_->branch(whole, std::vector<KeepMask>{nothing()}, 1), std::span(tokens_).subspan(step, 1));
     whole.push_back(tokens_[step]);
     for (std::size_t b = 0; b < masks.size(); ++b) {
@@ -155,14 +155,14 @@ TEST_P(TinyBranches, WithoutPruningLogitsAreThoseOfAPlainRun) {
 
 TEST_P(TinyBranches, BranchesWithTheSameMaskAgreeAndDoNotSeeEachOther) {
   const std::vector<KeepMask> masks{heavy(), nothing(), heavy(), heavy(1)};
-  const Logits together = score_all(*model_->branch(prefix_, masks, 20), tokens_);
+  const StepLogits together = score_all(*model_->branch(prefix_, masks, 20), tokens_);
   for (const auto& step : together) {
     EXPECT_EQ(step[0], step[2]);  // the same cells, so the same bits
     EXPECT_GT(kl(step[1], step[0]), 100 * kRounding);
     EXPECT_GT(kl(step[3], step[0]), 100 * kRounding);
   }
   for (std::size_t b = 0; b < masks.size(); ++b) {
-    const Logits alone = score_all(*model_->branch(prefix_, {&masks[b], 1}, 20), tokens_);
+    const StepLogits alone = score_all(*model_->branch(prefix_, {&masks[b], 1}, 20), tokens_);
     for (std::size_t step = 0; step < alone.size(); ++step)
       EXPECT_LT(std::abs(kl(alone[step][0], together[step][b])), kRounding);
   }
@@ -170,10 +170,10 @@ TEST_P(TinyBranches, BranchesWithTheSameMaskAgreeAndDoNotSeeEachOther) {
 
 TEST_P(TinyBranches, SmallBatchesGiveTheSameScoresAsLargeOnes) {
   const std::vector<KeepMask> masks{heavy(), nothing(), heavy(1)};
-  const Logits large = score_all(*model_->branch(prefix_, masks, 20), tokens_);
+  const StepLogits large = score_all(*model_->branch(prefix_, masks, 20), tokens_);
   for (const int batch : {1, 7}) {  // fewer rows than branches; not a multiple of them
     open(batch);
-    const Logits small = score_all(*model_->branch(prefix_, masks, 20), tokens_);
+    const StepLogits small = score_all(*model_->branch(prefix_, masks, 20), tokens_);
     ASSERT_EQ(small.size(), large.size());
     for (std::size_t step = 0; step < large.size(); ++step)
       for (std::size_t b = 0; b < masks.size(); ++b) EXPECT_LT(std::abs(kl(large[step][b], small[step][b])), kRounding);
@@ -183,7 +183,7 @@ TEST_P(TinyBranches, SmallBatchesGiveTheSameScoresAsLargeOnes) {
 TEST_P(TinyBranches, AreBackAtThePrefixAfterEveryCall) {
   const std::vector<KeepMask> masks{heavy(), nothing()};
   const auto branches = model_->branch(prefix_, masks, 20);
-  const Logits first = score_all(*branches, tokens_);
+  const StepLogits first = score_all(*branches, tokens_);
   const auto answers = branches->generate(tokens_, 9);
   EXPECT_THROW(branches->score(tokens_, 0, [](auto...) { throw Error("enough"); }), Error);
   EXPECT_EQ(score_all(*branches, tokens_), first);
@@ -193,8 +193,8 @@ TEST_P(TinyBranches, AreBackAtThePrefixAfterEveryCall) {
 TEST_P(TinyBranches, OnlyStepsFromTheFirstVisitedAreVisited) {
   const std::vector<KeepMask> masks{nothing(), heavy()};
   const auto branches = model_->branch(prefix_, masks, 20);
-  const Logits all = score_all(*branches, tokens_);
-  const Logits tail = score_all(*branches, tokens_, 8);
+  const StepLogits all = score_all(*branches, tokens_);
+  const StepLogits tail = score_all(*branches, tokens_, 8);
   ASSERT_EQ(all.size(), 11U);
   ASSERT_EQ(tail.size(), 3U);
   for (std::size_t i = 0; i < tail.size(); ++i) EXPECT_LT(std::abs(kl(all[8 + i][1], tail[i][1])), kRounding);
@@ -220,7 +220,7 @@ TEST_P(TinyBranches, GenerateFollowsScore) {
   for (std::size_t b = 0; b < masks.size(); ++b) {
     std::vector<Token> fed = tokens_;
     fed.insert(fed.end(), answers[b].begin(), answers[b].end());
-    const Logits logits = score_all(*branches, fed, static_cast<std::int64_t>(tokens_.size()) - 1);
+    const StepLogits logits = score_all(*branches, fed, static_cast<std::int64_t>(tokens_.size()) - 1);
     for (std::size_t i = 0; i < answers[b].size(); ++i) {
       const auto& row = logits[i][b];
       EXPECT_EQ(answers[b][i], std::ranges::max_element(row) - row.begin()) << b << ' ' << i;
@@ -237,7 +237,7 @@ TEST_P(TinyBranches, AnyNumberOfBranchesSharesAPrefix) {
   const auto branches = model_->branch(prefix_, masks, 20);
   const auto expected = model_->branch(prefix_, kinds, 20)->generate(tokens_, 6);
   const auto answers = branches->generate(tokens_, 6);
-  const Logits logits = score_all(*branches, tokens_);
+  const StepLogits logits = score_all(*branches, tokens_);
   for (std::size_t b = 0; b < masks.size(); ++b) {
     EXPECT_EQ(answers[b], expected[b % 3]) << b;
     for (const auto& step : logits) EXPECT_EQ(step[b], step[b % 3]) << b;
@@ -302,7 +302,7 @@ TEST(BranchesRealModel, PruningNothingCostsNothingAndPruningMuchDoes) {
       for (std::uint32_t p = 1; p < prompt.size(); p += 2) head.push_back(p);
   const std::vector<KeepMask> masks{KeepMask::everything(model->card()), mask, KeepMask::everything(model->card())};
   const auto branches = model->branch(prompt, masks, 40);
-  const Logits logits = score_all(*branches, recorded.answer);
+  const StepLogits logits = score_all(*branches, recorded.answer);
   double cost = 0;
   for (const auto& step : logits) {
     EXPECT_EQ(step[0], step[2]);

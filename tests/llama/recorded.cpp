@@ -97,14 +97,6 @@ std::vector<std::vector<double>> recompute_attention(const Recorded& recorded, i
   return rows;
 }
 
-BranchLogits score_branches(Branches& branches, std::size_t count, std::span<const Token> tokens) {
-  BranchLogits all(count);
-  branches.score(tokens, 0, [&](std::size_t branch, std::int64_t, std::span<const float> logits) {
-    all[branch].emplace_back(logits.begin(), logits.end());
-  });
-  return all;
-}
-
 std::vector<Token> random_tokens(std::size_t count, const ModelCard& card, std::uint32_t seed) {
   std::mt19937 random(seed);
   std::uniform_int_distribution<Token> draw(0, static_cast<Token>(card.vocabulary - 1));

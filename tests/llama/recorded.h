@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "depthkv/model.h"
+#include "support/branch_logits.h"
 
 namespace depthkv {
 
@@ -31,9 +32,6 @@ Recorded record_all(Model& model, std::span<const Token> prompt, std::span<const
 
 // Softmax rows of one query head recomputed from queries and keys in double: [position][key].
 std::vector<std::vector<double>> recompute_attention(const Recorded& recorded, int layer, int head);
-
-using BranchLogits = std::vector<std::vector<std::vector<float>>>;  // [branch][step][token]
-BranchLogits score_branches(Branches& branches, std::size_t count, std::span<const Token> tokens);
 
 std::vector<Token> random_tokens(std::size_t count, const ModelCard& card, std::uint32_t seed);
 

@@ -16,15 +16,15 @@
 namespace depthkv {
 namespace {
 
-using Rows = std::vector<float>;  // [position, D]
+using States = std::vector<float>;  // [position, D]
 
 struct SeenStates {
-  std::map<std::pair<int, Stage>, Rows> states;
+  std::map<std::pair<int, Stage>, States> states;
   std::vector<Token> answer;
 
-  const Rows& at(int layer, Stage stage) const { return states.at({layer, stage}); }
+  const States& at(int layer, Stage stage) const { return states.at({layer, stage}); }
   // What the layer's input norm reads.
-  const Rows& input(int layer) const { return at(layer - 1, Stage::mlp); }
+  const States& input(int layer) const { return at(layer - 1, Stage::mlp); }
 };
 
 SeenStates record_states(
@@ -37,7 +37,7 @@ SeenStates record_states(
   request.max_new = max_new;
   request.attention.assign(model.card().layers.size(), attention);
   request.states = [&](const StateBlock& block) {
-    Rows& rows = seen.states[{block.layer, block.stage}];
+    States& rows = seen.states[{block.layer, block.stage}];
     EXPECT_EQ(static_cast<std::size_t>(block.first) * width, rows.size()) << block.layer << to_string(block.stage);
     EXPECT_EQ(static_cast<std::size_t>(block.rows) * width, block.data.size());
     rows.insert(rows.end(), block.data.begin(), block.data.end());
@@ -58,7 +58,7 @@ class TinyStates : public testing::TestWithParam<TinyGguf> {
     const auto values = read_tensor(folder_ / "m.gguf", "blk." + std::to_string(layer) + "." + name + ".weight");
     return {values.begin(), values.end()};
   }
-  std::vector<double> row(const Rows& rows, std::size_t position) const {
+  std::vector<double> row(const States& rows, std::size_t position) const {
     const auto first = rows.begin() + static_cast<std::ptrdiff_t>(position * width());
     return {first, first + static_cast<std::ptrdiff_t>(width())};
   }
@@ -213,9 +213,9 @@ TEST(StatesRealModel, AddUp) {
       model->tokenize(ask(*model, "Where does the Danube rise, and where does it end?"), true, true);
   const SeenStates seen = record_states(*model, prompt, 4);
   for (int layer = 0; layer < static_cast<int>(model->card().layers.size()); ++layer) {
-    const Rows& x = seen.input(layer);
-    const Rows& att = seen.at(layer, Stage::att);
-    const Rows& res = seen.at(layer, Stage::res);
+    const States& x = seen.input(layer);
+    const States& att = seen.at(layer, Stage::att);
+    const States& res = seen.at(layer, Stage::res);
     for (std::size_t i = 0; i < x.size(); ++i) ASSERT_EQ(res[i], x[i] + att[i]) << "layer " << layer;
   }
 }

@@ -3,6 +3,7 @@
 // and cached keys is what the engine's own softmax gives, and passes the format's check.
 #include <gtest/gtest.h>
 
+#include "depthkv/progress.h"
 #include "llama/recorded.h"
 #include "llama/tiny_gguf.h"
 #include "support/scratch.h"
@@ -13,8 +14,6 @@ namespace {
 
 constexpr std::int64_t kContext = 60;
 constexpr std::int64_t kPrompt = 90;
-const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
-
 class TinyTrace : public testing::TestWithParam<TinyGguf> {
  protected:
   TinyTrace() {

@@ -15,8 +15,6 @@ namespace {
 using Entries = std::vector<std::int64_t>;
 using Numbers = std::vector<double>;
 
-std::int64_t sum(const Entries& entries) { return std::accumulate(entries.begin(), entries.end(), std::int64_t{0}); }
-
 PolicySpec spec(const std::string& name, const std::string& key, const Value& value) {
   return {name, {{key, value}}, "test"};
 }
@@ -120,7 +118,7 @@ RC_GTEST_PROP(LayerAllocatorsProperty, SumsAreExactLimitsHoldAndRepeat, ()) {
       const Entries entries = split(budget);
       RC_LOG() << each.name << ' ' << allocator.params << " keep " << keep << '\n';
       RC_ASSERT(entries.size() == count);
-      RC_ASSERT(sum(entries) == budget.entries);
+      RC_ASSERT(total(entries) == budget.entries);
       const bool fits = input.protected_per_head * input.shape.heads() <= budget.entries;
       for (std::size_t l = 0; l < count; ++l) {
         const std::int64_t heads = input.shape.layers[l].kv_heads;
@@ -194,7 +192,7 @@ void expect_exact(const LayerInput& input, const PolicySpec& spec) {
       continue;
     }
     const Entries entries = split(budget);
-    EXPECT_EQ(sum(entries), budget.entries);
+    EXPECT_EQ(total(entries), budget.entries);
     const std::size_t first = (entries.size() - static_cast<std::size_t>(middle)) / 2;
     for (std::size_t l = first; fits && l < first + static_cast<std::size_t>(middle); ++l)
       EXPECT_EQ(entries[l], input.shape.layers[l].kv_heads * input.shape.tokens);
@@ -249,7 +247,7 @@ RC_GTEST_PROP(HeadAllocatorsProperty, SumsAreExactLimitsHoldAndRepeat, ()) {
       const Entries kept = split(entries);
       RC_LOG() << each.name << ' ' << allocator.params << " entries " << entries << '\n';
       RC_ASSERT(static_cast<std::int64_t>(kept.size()) == count);
-      RC_ASSERT(sum(kept) == entries);
+      RC_ASSERT(total(kept) == entries);
       for (const std::int64_t k : kept) RC_ASSERT(k >= 0 && k <= tokens);
       RC_ASSERT(again(entries) == kept);
     }

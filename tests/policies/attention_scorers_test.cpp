@@ -10,16 +10,13 @@
 #include "support/hand_layer.h"
 #include "support/random_layer.h"
 #include "support/ranked_by_hand.h"
+#include "support/spec.h"
 
 namespace depthkv {
 namespace {
 
 using testing::ElementsAre;
 using testing::FloatEq;
-
-const PolicySpec kToken{"token", {}, ""};
-Value whole(std::int64_t x) { return x; }
-Value text(const char* x) { return std::string(x); }
 
 void expect_near(const std::vector<float>& scores, const std::vector<double>& expected) {
   ASSERT_EQ(scores.size(), expected.size());

@@ -11,6 +11,7 @@
 #include "support/files.h"
 #include "support/ranked_by_hand.h"
 #include "support/scratch.h"
+#include "support/spec.h"
 
 namespace depthkv {
 namespace {
@@ -20,8 +21,6 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using Entries = std::vector<std::int64_t>;
 using Numbers = std::vector<double>;
-
-std::string text(const char* value) { return value; }
 
 Entries depthkv(std::map<std::string, Value> params, std::size_t layers, std::int64_t entries,
                 std::int64_t protect = 0) {

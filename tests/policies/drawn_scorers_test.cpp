@@ -9,14 +9,12 @@
 #include "policies/scorers/noise.h"
 #include "support/hand_layer.h"
 #include "support/random_layer.h"
+#include "support/spec.h"
 
 namespace depthkv {
 namespace {
 
 using testing::ElementsAre;
-
-const PolicySpec kToken{"token", {}, ""};
-Value whole(std::int64_t x) { return x; }
 
 TEST(Nacl, WithoutARandomShareItIsTheProxiesAttention) {
   HandLayer layer(2, 1, 4);

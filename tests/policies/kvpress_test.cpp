@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "depthkv/progress.h"
 #include "depthkv/replay.h"
 #include "support/command.h"
 #include "support/scratch.h"
@@ -189,9 +190,7 @@ TEST_P(Kvpress, KeepsTheSame) {
       ++heads;
     }
   };
-  const ResultTable table = replay(
-      open_trace_set(scratch_->path()), plan, builtin_policies(),
-      [](std::string_view, std::int64_t, std::int64_t, std::string_view) {}, watch);
+  const ResultTable table = replay(open_trace_set(scratch_->path()), plan, builtin_policies(), kQuiet, watch);
   EXPECT_EQ(table.samples.at(0).why_skipped({0, 0, 0}), "");
   EXPECT_EQ(heads, 3 * 3 * 2) << "keeps, layers, KV heads";
   RecordProperty("least_overlap", fmt::format("{:.4f}", least));

@@ -32,8 +32,6 @@ Numbers measured(const std::string& name, const LayerFeatures& layer, const std:
   return builtin_policies().make_layer_allocator({name, params, "test"}).measure(layer, ops_for(Device::cpu));
 }
 
-std::int64_t sum(const Entries& entries) { return std::accumulate(entries.begin(), entries.end(), std::int64_t{0}); }
-
 // N = 300 per head, beta = 2. kvpress counts the window of 10 in its line 450, 300, 150; the others draw it over 290
 // (435, 290, 145) and add the window.
 TEST(LayerAllocators, PyramidFormsDifferInWhereTheWindowCounts) {
@@ -66,7 +64,7 @@ TEST(LayerAllocators, PyramidSumIsExactWhereFlooredStepsDrift) {
   for (std::int64_t l = 0; l < 7; ++l) floored += 20 - l * (20 / 6);
   EXPECT_EQ(floored, 77);
   for (const char* form : {"paper", "factory", "kvpress"})
-    EXPECT_EQ(sum(layers({"pyramid", {{"form", std::string(form)}}, ""}, std::vector<Numbers>(7), 100, 70)), 70);
+    EXPECT_EQ(total(layers({"pyramid", {{"form", std::string(form)}}, ""}, std::vector<Numbers>(7), 100, 70)), 70);
 }
 
 // Groups {0.99, 0.98}, {0.5, 0.52}, {0.1}. The most similar get 0.35 * 20, the others (100 - 14) / 3, alike.
@@ -158,7 +156,7 @@ TEST(LayerAllocators, CakeSharesBeyondTheWindowAndTheNumberOfHeadsIsAConstant) {
 
 // The authors' code keeps all 10 positions while they fit into capacity 8 plus window 4.
 TEST(LayerAllocators, CakePrunesPromptsThatTheAuthorsCodeLeavesWhole) {
-  EXPECT_EQ(sum(layers({"cake", {}, ""}, {{1, 1}, {1, 2}, {1, 3}}, 10, 24, 4)), 24);
+  EXPECT_EQ(total(layers({"cake", {}, ""}, {{1, 1}, {1, 2}, {1, 3}}, 10, 24, 4)), 24);
 }
 
 // Variances 1, 16, 1 over three heads: min-max 0, 1, 0.

@@ -10,6 +10,7 @@
 #include "policies/structures/stages.h"
 #include "support/hand_layer.h"
 #include "support/random_layer.h"
+#include "support/spec.h"
 
 namespace depthkv {
 namespace {
@@ -19,7 +20,6 @@ using testing::ElementsAreArray;
 using Set = std::set<std::uint32_t>;
 
 const Ops& ops() { return ops_for(Device::cpu); }
-Value whole(std::int64_t x) { return x; }
 
 // Hands out the scores that it is given.
 Scorer scorer_of(const Lists& heads) {

@@ -3,12 +3,17 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "depthkv/registry.h"
 
 namespace depthkv {
+
+inline std::int64_t total(const std::vector<std::int64_t>& entries) {
+  return std::accumulate(entries.begin(), entries.end(), std::int64_t{0});
+}
 
 // A sample's ranked layers as allocators see them, from scores written down: [layer][KV head][position]. What they
 // measured and prices are up to the test.

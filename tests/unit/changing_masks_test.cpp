@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Masks that change while the plain transformer decodes: what its branches do with them is what an engine's have to.
 #include "support/changing_masks.h"
+#include "support/branch_logits.h"
 
 #include <gtest/gtest.h>
 
@@ -14,22 +15,15 @@ namespace {
 constexpr std::int64_t kPrefix = 40;
 constexpr std::int64_t kAdded = 12;
 
-using Logits = std::vector<std::vector<std::vector<float>>>;  // [branch][step][token]
-
 std::vector<Token> tokens_from(int first, std::int64_t count) {
   std::vector<Token> tokens;
   for (int i = 0; i < count; ++i) tokens.push_back((first + i * 37) % 256);
   return tokens;
 }
 
-Logits score(TinyModel& model, std::span<const Token> prefix, std::span<const KeepMask> masks,
-             std::span<const Token> tokens) {
-  Logits all(masks.size());
-  model.branch(prefix, masks, kAdded)
-      ->score(tokens, 0, [&](std::size_t b, std::int64_t, std::span<const float> logits) {
-        all[b].emplace_back(logits.begin(), logits.end());
-      });
-  return all;
+BranchLogits score(TinyModel& model, std::span<const Token> prefix, std::span<const KeepMask> masks,
+                   std::span<const Token> tokens) {
+  return score_branches(*model.branch(prefix, masks, kAdded), masks.size(), tokens);
 }
 
 class ChangingMasks : public testing::Test {
@@ -46,7 +40,7 @@ TEST_F(ChangingMasks, AMaskThatNeverChangesIsAFixedOne) {
   KeepMask both = fixed;
   both.hidden_at = changing.hidden_at;
   const std::vector<KeepMask> masks{fixed, changing, both, KeepMask::everything(model.card())};
-  const Logits logits = score(model, prefix_, masks, tokens_);
+  const BranchLogits logits = score(model, prefix_, masks, tokens_);
   EXPECT_EQ(logits[1], logits[0]);
   EXPECT_EQ(logits[2], logits[0]);
   EXPECT_NE(logits[3], logits[0]);
@@ -59,7 +53,7 @@ TEST_F(ChangingMasks, AMaskThatNeverChangesIsAFixedOne) {
 TEST_F(ChangingMasks, EachTokenSeesWhatItsOwnSetLeaves) {
   TinyModel model({.layers = 1});
   const std::vector<KeepMask> masks{streaming_mask(model.card(), 2, 6), selecting_mask(model.card())};
-  const Logits found = score(model, prefix_, masks, tokens_);
+  const BranchLogits found = score(model, prefix_, masks, tokens_);
   std::vector<Token> before = prefix_;
   for (std::size_t step = 0; step < tokens_.size(); ++step) {
     for (std::size_t b = 0; b < masks.size(); ++b) {
@@ -77,8 +71,8 @@ TEST_F(ChangingMasks, StreamingForgetsThePrefix) {
   std::vector<Token> other = prefix_;
   std::fill(other.begin() + 2, other.end(), Token{7});
   const KeepMask mask = streaming_mask(model.card(), 2, 6);
-  const Logits one = score(model, prefix_, {&mask, 1}, tokens_);
-  const Logits two = score(model, other, {&mask, 1}, tokens_);
+  const BranchLogits one = score(model, prefix_, {&mask, 1}, tokens_);
+  const BranchLogits two = score(model, other, {&mask, 1}, tokens_);
   for (std::size_t step = 0; step < tokens_.size(); ++step) EXPECT_EQ(one[0][step] == two[0][step], step >= 5) << step;
 }
 
@@ -89,7 +83,7 @@ TEST_F(ChangingMasks, GenerateFollowsScore) {
   for (std::size_t b = 0; b < masks.size(); ++b) {
     std::vector<Token> fed = tokens_;
     fed.insert(fed.end(), answers[b].begin(), answers[b].end());
-    const Logits logits = score(model, prefix_, {&masks[b], 1}, fed);
+    const BranchLogits logits = score(model, prefix_, {&masks[b], 1}, fed);
     for (std::size_t i = 0; i < answers[b].size(); ++i) {
       const auto& row = logits[0][tokens_.size() - 1 + i];
       EXPECT_EQ(answers[b][i], std::ranges::max_element(row) - row.begin()) << b << ' ' << i;

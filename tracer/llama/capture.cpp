@@ -11,12 +11,11 @@
 #include "depthkv/error.h"
 #include "kernels/cuda_backend.h"
 #include "kernels/half.h"
+#include "tracer/index.h"
 #include "tracer/llama/graph.h"
 
 namespace depthkv {
 namespace {
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 void read_halves(const ggml_tensor& cache, std::int64_t first, std::span<std::uint16_t> out) {
   if (cache.type != GGML_TYPE_F16)

@@ -4,14 +4,9 @@
 #include <fmt/format.h>
 
 #include "depthkv/error.h"
+#include "tracer/index.h"
 
 namespace depthkv {
-namespace {
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
-
-}  // namespace
-
 HiddenSets::HiddenSets(const ModelCard& card, std::size_t sets, std::int64_t positions)
     : sets_(sets), words_(to_size((positions + 31) / 32)), bits_(card.layers.size()) {
   for (const LayerShape& layer : card.layers) kv_heads_.push_back(layer.kv_heads);

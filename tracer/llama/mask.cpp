@@ -10,12 +10,11 @@
 #include "depthkv/ops.h"
 #include "kernels/cuda_backend.h"
 #include "kernels/parallel.h"
+#include "tracer/index.h"
 #include "tracer/llama/graph.h"
 
 namespace depthkv {
 namespace {
-
-std::size_t to_size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
 HiddenSets pruned_by(const ModelCard& card, std::span<const KeepMask> masks, std::int64_t tokens) {
   HiddenSets sets(card, masks.size(), tokens);
