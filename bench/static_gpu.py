@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 
-ARCHITECTURES = (80, 90, 100)
+ALL_ARCHITECTURES = (80, 90, 100)
+ARCHITECTURES = tuple(map(int, sys.argv[2:])) or ALL_ARCHITECTURES
 BASELINE = pathlib.Path("bench/static_gpu.json")
 OCCUPANCY_BAR = 50
 LOWER_IS_BETTER = ("registers", "spill_bytes", "stack_bytes", "shared_bytes")
@@ -131,6 +132,8 @@ def show(found):
 def main(mode):
     if mode not in ("", "--check", "--update"):
         sys.exit(f"static_gpu: unknown option {mode}; see the head of bench/static_gpu")
+    if not set(ARCHITECTURES) <= set(ALL_ARCHITECTURES) or (mode == "--update" and ARCHITECTURES != ALL_ARCHITECTURES):
+        sys.exit(f"static_gpu: --check takes some of {ALL_ARCHITECTURES}, --update takes none; found {ARCHITECTURES}")
     stored = json.loads(BASELINE.read_text()) if BASELINE.exists() else {"toolkit": "", "kernels": {}}
     toolkit = re.search(r"V([\d.]+)", run("nvcc", "--version"))[1]
     found = measure(sorted(path.parent / "cuda.cu" for path in pathlib.Path("kernels").glob("*/device.cuh")), stored["kernels"])
