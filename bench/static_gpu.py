@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 ALL_ARCHITECTURES = (80, 90, 100)
-ARCHITECTURES = tuple(map(int, sys.argv[2:])) or ALL_ARCHITECTURES
+ARCHITECTURES = tuple(int(a) if a.isdigit() else a for a in sys.argv[2:]) or ALL_ARCHITECTURES
 BASELINE = pathlib.Path("bench/static_gpu.json")
 OCCUPANCY_BAR = 50
 LOWER_IS_BETTER = ("registers", "spill_bytes", "stack_bytes", "shared_bytes")

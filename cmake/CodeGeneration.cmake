@@ -10,7 +10,7 @@ if(DEPTHKV_SANITIZE)
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${DEPTHKV_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
   target_link_options(depthkv_codegen INTERFACE -fsanitize=${DEPTHKV_SANITIZE})
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND DEPTHKV_SANITIZE MATCHES "undefined")
-    # A check before every access, two fifths of the time that GCC takes. Null pointers stop a program under ASan as they are; the fuzzers,
+    # A check before every access, which GCC takes long to compile. Null pointers stop a program under ASan as they are; the fuzzers,
     # which clang compiles, have all checks.
     target_compile_options(depthkv_codegen INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize=null,alignment,vptr>)
   endif()

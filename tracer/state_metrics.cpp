@@ -13,7 +13,7 @@
 namespace depthkv {
 namespace {
 
-constexpr std::int64_t kReadRows = 256;  // rows
+constexpr std::int64_t kReadRows = 256;
 
 double dot(std::span<const double> a, std::span<const double> b) {
   double sum = 0;

@@ -14,6 +14,7 @@ namespace depthkv {
 using Progress =
     std::function<void(std::string_view stage, std::int64_t done, std::int64_t total, std::string_view what)>;
 
+// For work that nobody watches.
 inline const Progress kQuiet = [](std::string_view, std::int64_t, std::int64_t, std::string_view) {};
 
 class Interrupted : public Error {

@@ -9,13 +9,13 @@
 
 #include <map>
 
+#include "depthkv/progress.h"
 #include "depthkv/report.h"
 #include "kernels/cuda_backend.h"
 #include "support/files.h"
 #include "support/scratch.h"
 #include "support/synthetic_trace.h"
 #ifndef DEPTHKV_ON_GPU
-#include "depthkv/progress.h"
 #include "kernels/device_lane.h"
 #include "kernels/parallel.h"
 #include "kernels/simt/memory.h"

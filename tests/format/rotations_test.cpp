@@ -22,6 +22,7 @@ namespace depthkv {
 namespace {
 
 using testing::HasSubstr;
+
 // All of a head, a part of it with a magnitude, nothing.
 SyntheticTrace rotated_trace() {
   SyntheticTrace options;

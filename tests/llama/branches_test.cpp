@@ -16,7 +16,7 @@ namespace depthkv {
 namespace {
 
 using StepLogits = std::vector<std::vector<std::vector<float>>>;  // [step][branch][token]
-using PrefixRows = std::vector<std::vector<std::vector<float>>>;    // [query head][row][position of the prefix]
+using PrefixRows = std::vector<std::vector<std::vector<float>>>;  // [query head][row][position of the prefix]
 
 StepLogits score_all(Branches& branches, std::span<const Token> tokens, std::int64_t first_visited = 0) {
   StepLogits all;

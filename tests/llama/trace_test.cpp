@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kContext = 60;
 constexpr std::int64_t kPrompt = 90;
+
 class TinyTrace : public testing::TestWithParam<TinyGguf> {
  protected:
   TinyTrace() {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Masks that change while the plain transformer decodes: what its branches do with them is what an engine's have to.
 #include "support/changing_masks.h"
-#include "support/branch_logits.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
+#include "support/branch_logits.h"
 #include "support/tiny_model.h"
 
 namespace depthkv {
