@@ -5,45 +5,72 @@
 #include <span>
 #include <vector>
 
+#include "depthkv/tensor.h"
 #include "kernels/loops/loops.h"
 #include "kernels/scratch.h"
 #include "kernels/transpose.h"
 
 namespace depthkv::cpu {
 
-// Blocks of rows that meet a stretch of values while it is in the cache.
-constexpr std::size_t kOctets = 4;
-constexpr std::size_t kBlockRows = kOctets * kWalkRows;
-
-// out [keys][kWalkRows] from up to kWalkRows rows [keys], zeros for those that there aren't.
-inline void interleave_rows(std::span<const float* const> rows, std::size_t keys, float* out) {
-  static_assert(kWalkRows == 8);
-  std::size_t j = 0;
-  if (rows.size() == kWalkRows) {
-    const float* from[kWalkRows];
-    std::ranges::copy(rows, from);
-    for (; j + 8 <= keys; j += 8) {
-      transpose_eight(from, out + j * kWalkRows, kWalkRows);
-      for (const float*& row : from) row += 8;
+// out [keys][stride >= kWalkRows] from up to kWalkRows rows [keys], zeros for those that there aren't.
+inline void interleave_rows(std::span<const float* const> rows, std::size_t keys, float* out, std::size_t stride) {
+  constexpr std::size_t kAtOnce = 8;
+  static_assert(kWalkRows % kAtOnce == 0);
+  const std::vector<float> none(rows.size() < kWalkRows ? keys : 0);
+  for (std::size_t first = 0; first < kWalkRows; first += kAtOnce) {
+    const float* from[kAtOnce];
+    for (std::size_t r = 0; r < kAtOnce; ++r) from[r] = first + r < rows.size() ? rows[first + r] : none.data();
+    std::size_t j = 0;
+    for (; j + kAtOnce <= keys; j += kAtOnce) {
+      transpose_eight(from, out + j * stride + first, stride);
+      for (const float*& row : from) row += kAtOnce;
     }
+    for (std::size_t left = 0; j < keys; ++j, ++left)
+      for (std::size_t r = 0; r < kAtOnce; ++r) out[j * stride + first + r] = from[r][left];
   }
-  for (; j < keys; ++j)
-    for (std::size_t r = 0; r < kWalkRows; ++r) out[j * kWalkRows + r] = r < rows.size() ? rows[r][j] : 0.0F;
 }
 
-// Calls visit(rows) for blocks of up to kBlockRows rows of [G, R, T], head by head.
+// Calls visit(rows) for groups of up to kWalkRows rows of [G, R, T], head by head.
 template <class Visit>
-void for_row_blocks(const View& attention, Visit visit) {
+void for_row_groups(const View& attention, Visit visit) {
   std::vector<const float*> rows;
   for (std::int64_t h = 0; h < attention.heads; ++h) {
     for (std::int64_t r = 0; r < attention.rows; ++r) {
       rows.push_back(attention.row(h, r).data());
-      if (rows.size() < kBlockRows) continue;
+      if (rows.size() < kWalkRows) continue;
       visit(std::span<const float* const>(rows));
       rows.clear();
     }
   }
   if (!rows.empty()) visit(std::span<const float* const>(rows));
 }
+
+// Values [T][d] of one KV head with zeros up to a multiple of kWalkWidth.
+class PaddedValues {
+ public:
+  explicit PaddedValues(const View& values)
+      : strips_((static_cast<std::size_t>(values.columns) + kWalkWidth - 1) / kWalkWidth),
+        from_(values.row(0, 0).data()),
+        stride_(static_cast<std::size_t>(values.row_stride)) {
+    if (strips_ * kWalkWidth == static_cast<std::size_t>(values.columns)) return;
+    stride_ = strips_ * kWalkWidth;
+    padded_.resize(static_cast<std::size_t>(values.rows) * stride_);
+    for (std::int64_t j = 0; j < values.rows; ++j)
+      std::ranges::copy(values.row(0, j), padded_.data() + static_cast<std::size_t>(j) * stride_);
+    from_ = padded_.data();
+  }
+  PaddedValues(const PaddedValues&) = delete;
+  PaddedValues& operator=(const PaddedValues&) = delete;
+
+  std::size_t strips() const { return strips_; }  // of kWalkWidth dimensions
+  std::size_t stride() const { return stride_; }
+  const float* strip(std::size_t strip) const { return from_ + strip * kWalkWidth; }  // [T][stride]
+
+ private:
+  std::size_t strips_;
+  const float* from_;
+  std::size_t stride_;
+  std::vector<float> padded_;
+};
 
 }  // namespace depthkv::cpu

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// One walk along the ranking keeps the running sum of a v and prices every kept count, a few rows and dimensions at a
-// time, so that the sums stay in registers, and a stretch of the ranking at a time, so that its values and losses stay
-// in the first-level cache for a whole block of rows. Values are gathered into the walk's order once per ranking,
-// attention once per ranking and block. What no ranking changes is made once for all of them: rows side by side, the
-// sums over all keys, and over those that can't be pruned, where every walk starts.
+// One walk along the ranking keeps the running sum of a v and prices every kept count. Rows of attention lie side by
+// side, one in each lane, a few dimensions at a time, so that sums stay in registers, and a stretch of the ranking at a
+// time, so that its values stay in the first-level cache for many rows.
+//
+// With u the sum over what is kept, m its weight and o the sum over all, the error is |u - m o|^2 / m^2. The walk keeps
+// s = u - b o and prices |s + q o|^2, q = b - m, as |s|^2 + 2 q s o + q^2 |o|^2: two products for an entry and
+// dimension, since s o follows from the values' products with o, which no ranking changes. b turns from 0 to 1 as soon
+// as half of the attention is kept: s and q are small at both ends of the walk, and nothing large cancels.
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 #include "kernels/accumulate_losses/accumulate_losses.h"
@@ -19,185 +20,217 @@
 namespace depthkv::cpu {
 namespace {
 
-constexpr std::size_t kStretch = 128;  // keys
+constexpr std::size_t kStretch = 64;  // entries
+constexpr std::size_t kRowStride = 2 * kWalkRows;
 constexpr std::size_t kSums = kWalkRows * kWalkWidth;
+constexpr std::size_t kGroups = 2;  // that take turns and stay in the second-level cache for all rankings
+constexpr float kHalf = 0.5F;       // of the attention
+constexpr float kLittle = 0.125F;   // of the attention
 
-// Calls visit(first, count) for stretches of the keys [0, keys).
-template <class Visit>
-void for_stretches(std::size_t keys, Visit visit) {
-  for (std::size_t first = 0; first < keys; first += kStretch) visit(first, std::min(kStretch, keys - first));
+using Lanes = std::array<float, kWalkRows>;
+using Order = std::span<const std::uint32_t>;
+
+// Up to kWalkRows rows. Sums are [strip][kWalkWidth][kWalkRows].
+struct Group {
+  Scratch rows;                        // [T][2][kWalkRows]: attention, products of values and `full`
+  std::array<double, kWalkRows> mass;  // of entries that can't be pruned
+  std::vector<float> sums;             // over these
+  std::vector<float> full;             // over all entries
+  Lanes energy;
+};
+
+void products_of(std::span<const float> one, std::span<const float> other, Lanes& products) {
+  loops().sum_products(one.data(), other.data(), one.size() / kWalkRows, products.data());
 }
 
-// Up to kBlockRows rows. Sums are [strip][octet][kWalkRows][kWalkWidth].
-struct Block {
-  std::size_t octets = 0;
-  Scratch attention;         // [octet][T][kWalkRows]
-  std::vector<double> mass;  // [octet][kWalkRows], of keys that can't be pruned
-  std::vector<float> sums;   // over these
-  std::vector<float> full;   // over all keys
-};
-
-// One KV head under any ranking.
+// One KV head's values, which any rows meet.
 class Head {
  public:
-  explicit Head(const LossInput& input)
-      : keys_(static_cast<std::size_t>(input.attention.columns)),
-        open_(input.rankings[0].size()),
-        strips_((static_cast<std::size_t>(input.values.columns) + kWalkWidth - 1) / kWalkWidth),
-        values_(strips_ * keys_ * kWalkWidth),
-        received_(keys_) {
-    copy_values(input.values);
-    for_row_blocks(input.attention, [&](std::span<const float* const> rows) { add(rows); });
-    for (std::int64_t h = 0; h < input.attention.heads; ++h) add_rows(input.attention.head_range(h, 1), received_);
+  Head(const View& values, std::size_t open)
+      : open_(open), values_(values), ascending_(static_cast<std::size_t>(values.rows)) {
+    std::iota(ascending_.begin(), ascending_.end(), 0U);
   }
 
-  std::size_t keys() const { return keys_; }
-  std::size_t open() const { return open_; }
-  std::size_t strips() const { return strips_; }
-  const float* values(std::size_t strip, std::size_t key) const {
-    return values_.data() + (strip * keys_ + key) * kWalkWidth;
-  }
-  const std::vector<Block>& blocks() const { return blocks_; }
+  std::size_t strips() const { return values_.strips(); }
 
-  // And energy and rows, which are the same under any.
-  void add_mass(std::span<const std::uint32_t> ranking, LossCurves& curves) const {
-    double mass = std::accumulate(received_.begin() + static_cast<std::ptrdiff_t>(open_), received_.end(), 0.0);
-    for (std::size_t k = 0; k < open_; ++k) {
-      curves.mass[k] += mass;
-      mass += received_[ranking[k]];
-    }
-    curves.mass[open_] += static_cast<double>(rows_);
-    curves.energy += energy_;
-    curves.rows += rows_;
+  EntryWalk walk(const Group& group, std::size_t strip, Order order) const {
+    return {.weights = group.rows.data(),
+            .weight_stride = kRowStride,
+            .values = values_.strip(strip),
+            .value_stride = values_.stride(),
+            .order = order.data(),
+            .entries = order.size()};
+  }
+
+  // Reuses what the group has allocated.
+  void fill(Group& group, std::span<const float* const> rows) const {
+    const std::size_t entries = ascending_.size();
+    group.rows.resize(entries * kRowStride);
+    interleave_rows(rows, entries, group.rows.data(), kRowStride);
+    group.mass.fill(0);
+    for (std::size_t r = 0; r < rows.size(); ++r)
+      group.mass[r] = std::accumulate(rows[r] + open_, rows[r] + entries, 0.0);
+    group.sums.assign(strips() * kSums, 0.0F);
+    add_up(group, std::span(ascending_).subspan(open_), group.sums);
+    group.full = group.sums;
+    add_up(group, std::span(ascending_).first(open_), group.full);
+    for (std::size_t strip = 0; strip < strips(); ++strip)
+      loops().row_products(values_.strip(strip), values_.stride(), open_, group.full.data() + strip * kSums, strip == 0,
+                           group.rows.data() + kWalkRows, kRowStride);
+    products_of(group.full, group.full, group.energy);
   }
 
  private:
-  // Dimensions in strips, zeros beyond the last.
-  void copy_values(const View& values) {
-    const auto d = static_cast<std::size_t>(values.columns);
-    float* to = values_.data();
-    for (std::size_t begin = 0; begin < d; begin += kWalkWidth) {
-      for (std::size_t j = 0; j < keys_; ++j, to += kWalkWidth) {
-        const auto row = values.row(0, static_cast<std::int64_t>(j)).subspan(begin, std::min(kWalkWidth, d - begin));
-        std::fill(std::copy(row.begin(), row.end(), to), to + kWalkWidth, 0.0F);
-      }
+  // The entries join the sums, a stretch at a time so that its rows stay in the first-level cache for all strips.
+  void add_up(const Group& group, Order entries, std::vector<float>& sums) const {
+    for (std::size_t first = 0; first < entries.size(); first += kStretch) {
+      const auto stretch = entries.subspan(first, std::min(kStretch, entries.size() - first));
+      for (std::size_t strip = 0; strip < strips(); ++strip)
+        loops().weighted_sums(walk(group, strip, stretch), sums.data() + strip * kSums);
     }
   }
 
-  void add(std::span<const float* const> rows) {
-    Block block;
-    block.octets = (rows.size() + kWalkRows - 1) / kWalkRows;
-    block.attention.resize(block.octets * keys_ * kWalkRows);
-    block.mass.resize(block.octets * kWalkRows);
-    for (std::size_t octet = 0; octet < block.octets; ++octet) {
-      const std::size_t first = octet * kWalkRows;
-      interleave_rows(rows.subspan(first, std::min(kWalkRows, rows.size() - first)), keys_,
-                      block.attention.data() + first * keys_);
-    }
-    for (std::size_t r = 0; r < rows.size(); ++r)
-      block.mass[r] = std::accumulate(rows[r] + open_, rows[r] + keys_, 0.0);
-    block.sums.resize(strips_ * block.octets * kSums);
-    add_up(block, open_, keys_, block.sums);
-    block.full = block.sums;
-    add_up(block, 0, open_, block.full);
-    for (const float o : block.full) energy_ += static_cast<double>(o) * static_cast<double>(o);
-    rows_ += static_cast<std::int64_t>(rows.size());
-    blocks_.push_back(std::move(block));
-  }
-
-  // The keys [begin, end) join the sums.
-  void add_up(const Block& block, std::size_t begin, std::size_t end, std::vector<float>& sums) const {
-    for_stretches(end - begin, [&](std::size_t first, std::size_t count) {
-      for (std::size_t strip = 0; strip < strips_; ++strip)
-        for (std::size_t octet = 0; octet < block.octets; ++octet)
-          loops().weighted_sums({.values = values(strip, begin + first),
-                                 .weights = block.attention.data() + (octet * keys_ + begin + first) * kWalkRows,
-                                 .keys = count,
-                                 .sums = sums.data() + (strip * block.octets + octet) * kSums});
-    });
-  }
-
-  std::size_t keys_;
-  std::size_t open_;  // the first keys, which can be pruned
-  std::size_t strips_;
-  Scratch values_;                // [strip][T][kWalkWidth]
-  std::vector<double> received_;  // [T], by all rows
-  std::vector<Block> blocks_;
-  double energy_ = 0;
-  std::int64_t rows_ = 0;
+  std::size_t open_;  // the first entries, which can be pruned
+  PaddedValues values_;
+  std::vector<std::uint32_t> ascending_;  // [T]
 };
 
-// Along one ranking after another.
+// A group of rows along a ranking.
 class Walk {
  public:
-  explicit Walk(const Head& head)
-      : head_(head),
-        values_(head.strips() * head.open() * kWalkWidth),
-        weights_(head.open() * kBlockRows),
-        inverse_(weights_.size()) {}
+  explicit Walk(const Head& head) : head_(head) {}
 
-  // Adds to errors [kept].
-  void price(std::span<const std::uint32_t> ranking, std::span<double> errors) {
-    float* to = values_.data();
-    for (std::size_t strip = 0; strip < head_.strips(); ++strip)
-      for (const std::uint32_t j : ranking)
-        std::memcpy(std::exchange(to, to + kWalkWidth), head_.values(strip, j), kWalkWidth * sizeof(float));
-    for (const Block& block : head_.blocks()) {
-      order(block, ranking);
-      sums_ = block.sums;
-      for_stretches(ranking.size(), [&](std::size_t first, std::size_t count) {
-        price(block, first, count);
-        loops().add_losses(losses_.data(), count, errors.data() + first);
-      });
+  void start(const Group& group) {
+    group_ = &group;
+    sums_ = group.sums;
+    mass_ = group.mass;
+    from_all_.fill(0);
+  }
+
+  // Losses [entries][kWalkRows] += those before each entry, which then joins; they = those if `first`.
+  void price(Order stretch, bool first, float* losses) {
+    loops().walk_masses(head_.walk(*group_, 0, stretch), mass_.data(), {kept_.data(), left_.data()});
+    for (std::size_t begin = 0; begin < stretch.size();) {
+      for (std::size_t r = 0; r < kWalkRows; ++r)
+        if (passes_half(begin, r)) take_off(r);
+      const std::size_t end = next_to_pass(begin, stretch.size());
+      price(stretch.subspan(begin, end - begin), begin, first, losses + begin * kWalkRows);
+      begin = end;
     }
   }
 
  private:
-  void order(const Block& block, std::span<const std::uint32_t> ranking) {
-    for (std::size_t octet = 0; octet < block.octets; ++octet) {
-      const std::size_t at = octet * head_.open() * kWalkRows;
-      loops().order_weights({.attention = block.attention.data() + octet * head_.keys() * kWalkRows,
-                             .order = ranking.data(),
-                             .keys = ranking.size(),
-                             .mass = block.mass.data() + octet * kWalkRows,
-                             .weights = weights_.data() + at,
-                             .inverse = inverse_.data() + at});
-    }
+  using PerEntry = std::array<float, kStretch * kWalkRows>;
+
+  bool passes_half(std::size_t entry, std::size_t row) const {
+    return from_all_[row] == 0 && kept_[entry * kWalkRows + row] > kHalf;
   }
 
-  void price(const Block& block, std::size_t first, std::size_t count) {
-    for (std::size_t strip = 0; strip < head_.strips(); ++strip) {
-      for (std::size_t octet = 0; octet < block.octets; ++octet) {
-        const std::size_t at = (octet * head_.open() + first) * kWalkRows;
-        const std::size_t sum = (strip * block.octets + octet) * kSums;
-        loops().walk_losses({.values = values_.data() + (strip * head_.open() + first) * kWalkWidth,
-                             .weights = weights_.data() + at,
-                             .inverse = inverse_.data() + at,
-                             .keys = count,
-                             .full = block.full.data() + sum,
-                             .sums = sums_.data() + sum},
-                            strip + octet == 0, losses_.data());
-      }
+  // The first entry behind `begin` before which a row passes the half and then comes close to all, or `end`.
+  std::size_t next_to_pass(std::size_t begin, std::size_t end) const {
+    std::size_t next = end;
+    for (std::size_t r = 0; r < kWalkRows; ++r) {
+      if (from_all_[r] != 0 || left_[(end - 1) * kWalkRows + r] > kLittle) continue;
+      while (next > begin + 1 && passes_half(next - 1, r)) --next;
     }
+    return next;
+  }
+
+  void take_off(std::size_t row) {
+    from_all_[row] = 1;
+    for (std::size_t at = row; at < sums_.size(); at += kWalkRows) sums_[at] -= group_->full[at];
+  }
+
+  // `begin` entries of the stretch lie before these.
+  void price(Order entries, std::size_t begin, bool first, float* losses) {
+    Lanes product;
+    products_of(sums_, group_->full, product);
+    for (std::size_t strip = 0; strip < head_.strips(); ++strip)
+      loops().walk_norms(head_.walk(*group_, strip, entries), strip == 0, sums_.data() + strip * kSums, norms_.data());
+    const std::size_t at = begin * kWalkRows;
+    loops().walk_losses(head_.walk(*group_, 0, entries),
+                        {.norms = norms_.data(),
+                         .mass = {kept_.data() + at, left_.data() + at},
+                         .products = group_->rows.data() + kWalkRows,
+                         .from_all = from_all_.data(),
+                         .energy = group_->energy.data(),
+                         .product = product.data()},
+                        first, losses);
   }
 
   const Head& head_;
-  Scratch values_;           // [strip][ranking][kWalkWidth]
-  Scratch weights_;          // [octet][ranking][kWalkRows]
-  Scratch inverse_;          // the same
-  std::vector<float> sums_;  // before the stretch
-  std::array<float, kStretch * kWalkWidth> losses_{};
+  const Group* group_ = nullptr;
+  std::vector<float> sums_;
+  std::array<double, kWalkRows> mass_{};
+  Lanes from_all_{};  // 1 where `full` has been taken off the sums
+  PerEntry kept_{};
+  PerEntry left_{};
+  std::array<float, 2 * kStretch * kWalkRows> norms_{};
 };
+
+// kGroups of rows along all rankings.
+class Block {
+ public:
+  explicit Block(const Head& head) : walks_(kGroups, Walk(head)) {}
+
+  Group& next() { return groups_[count_++]; }
+  bool full() const { return count_ == kGroups; }
+  bool empty() const { return count_ == 0; }
+
+  // Adds to errors [kept].
+  void price(Order ranking, std::span<double> errors) {
+    for (std::size_t g = 0; g < count_; ++g) walks_[g].start(groups_[g]);
+    for (std::size_t at = 0; at < ranking.size(); at += kStretch) {
+      const auto stretch = ranking.subspan(at, std::min(kStretch, ranking.size() - at));
+      for (std::size_t g = 0; g < count_; ++g) walks_[g].price(stretch, g == 0, losses_.data());
+      loops().add_losses(losses_.data(), stretch.size(), errors.data() + at);
+    }
+  }
+
+  void clear() { count_ = 0; }
+
+ private:
+  std::array<Group, kGroups> groups_;
+  std::size_t count_ = 0;
+  std::vector<Walk> walks_;
+  std::array<float, kStretch * kWalkRows> losses_{};
+};
+
+// What all rows together keep along a ranking; `received` [T] by each entry.
+void add_mass(std::span<const double> received, Order ranking, std::span<double> masses) {
+  double mass = std::accumulate(received.begin() + static_cast<std::ptrdiff_t>(ranking.size()), received.end(), 0.0);
+  for (std::size_t k = 0; k < ranking.size(); ++k) {
+    masses[k] += mass;
+    mass += received[ranking[k]];
+  }
+}
 
 }  // namespace
 
 void accumulate_losses(const LossInput& input, std::span<LossCurves> curves) {
   if (curves.empty()) return;
-  const Head head(input);
-  Walk walk(head);
+  const Head head(input.values, input.rankings[0].size());
+  Block block(head);
+  double energy = 0;
+  const auto price = [&] {
+    for (std::size_t i = 0; i < curves.size(); ++i) block.price(input.rankings[i], curves[i].error);
+    block.clear();
+  };
+  for_row_groups(input.attention, [&](std::span<const float* const> rows) {
+    Group& group = block.next();
+    head.fill(group, rows);
+    for (const float o : group.full) energy += static_cast<double>(o) * static_cast<double>(o);
+    if (block.full()) price();
+  });
+  if (!block.empty()) price();
+  std::vector<double> received(static_cast<std::size_t>(input.attention.columns));
+  for (std::int64_t h = 0; h < input.attention.heads; ++h) add_rows(input.attention.head_range(h, 1), received);
+  const auto rows = input.attention.heads * input.attention.rows;
   for (std::size_t i = 0; i < curves.size(); ++i) {
-    walk.price(input.rankings[i], curves[i].error);
-    head.add_mass(input.rankings[i], curves[i]);
+    add_mass(received, input.rankings[i], curves[i].mass);
+    curves[i].mass.back() += static_cast<double>(rows);
+    curves[i].energy += energy;
+    curves[i].rows += rows;
   }
 }
 

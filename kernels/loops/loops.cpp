@@ -2,7 +2,7 @@
 // Compiled once per instruction set, as DEPTHKV_LOOPS; calls nothing that another source might share.
 #include "kernels/loops/loops.h"
 
-#include "depthkv/curve.h"
+#include "kernels/loops/walks.h"
 #include "kernels/loops/wide.h"
 
 namespace depthkv {
@@ -181,113 +181,6 @@ void add_products(const float* rows, std::size_t width, double* sums) {
   for (; line < width; ++line) add_lines<1>(rows, width, line, sums);
 }
 
-// Rows that are walked at once; a key's losses are added up in the same order for any number of them.
-#ifdef __AVX512F__
-constexpr std::size_t kWalked = 4;
-constexpr std::size_t kSummed = 8;
-#else
-constexpr std::size_t kWalked = 1;
-constexpr std::size_t kSummed = 2;
-#endif
-constexpr std::size_t kWalkVectors = kWalkWidth / kWide;
-static_assert(kWalkRows % kWalked == 0 && kWalkRows % kSummed == 0);
-
-template <std::size_t Rows>
-using WalkSums = Wide[Rows][kWalkVectors];
-
-template <std::size_t Rows>
-inline void load_sums(const float* from, WalkSums<Rows>& sums) {
-  for (std::size_t r = 0; r < Rows; ++r)
-    for (std::size_t v = 0; v < kWalkVectors; ++v) sums[r][v] = load(from + r * kWalkWidth + v * kWide);
-}
-template <std::size_t Rows>
-inline void store_sums(const WalkSums<Rows>& sums, float* to) {
-  for (std::size_t r = 0; r < Rows; ++r)
-    for (std::size_t v = 0; v < kWalkVectors; ++v) store(to + r * kWalkWidth + v * kWide, sums[r][v]);
-}
-
-template <std::size_t Rows>
-inline void add_weighted(const float* values, const float* weights, WalkSums<Rows>& sums) {
-  Wide value[kWalkVectors];
-  for (std::size_t v = 0; v < kWalkVectors; ++v) value[v] = load(values + v * kWide);
-  for (std::size_t r = 0; r < Rows; ++r) {
-    const Wide weight = all(weights[r]);
-    for (std::size_t v = 0; v < kWalkVectors; ++v) sums[r][v] = fused(weight, value[v], sums[r][v]);
-  }
-}
-void weighted_sums(const LossWalk& walk) {
-  for (std::size_t row = 0; row < kWalkRows; row += kSummed) {
-    WalkSums<kSummed> sums;
-    load_sums<kSummed>(walk.sums + row * kWalkWidth, sums);
-    for (std::size_t key = 0; key < walk.keys; ++key)
-      add_weighted<kSummed>(walk.values + key * kWalkWidth, walk.weights + key * kWalkRows + row, sums);
-    store_sums<kSummed>(sums, walk.sums + row * kWalkWidth);
-  }
-}
-
-// Every dimension's losses have a sum of their own, or each would wait for the one before.
-void walk_losses(const LossWalk& walk, bool first, float* losses) {
-  constexpr float kNone[kWalkWidth] = {};
-  const float* const values = walk.values;  // named, since stores to losses might change what `walk` refers to
-  const std::size_t keys = walk.keys;
-  for (std::size_t row = 0; row < kWalkRows; row += kWalked) {
-    const float* const weights = walk.weights + row;
-    const float* const inverses = walk.inverse + row;
-    WalkSums<kWalked> sums;
-    WalkSums<kWalked> missing;
-    load_sums<kWalked>(walk.sums + row * kWalkWidth, sums);
-    load_sums<kWalked>(walk.full + row * kWalkWidth, missing);
-    for (auto& line : missing)
-      for (Wide& x : line) x = all(0) - x;
-    const bool fresh = first && row == 0;
-    const float* const before = fresh ? kNone : losses;
-    const std::size_t stride = fresh ? 0 : kWalkWidth;
-    for (std::size_t key = 0; key < keys; ++key) {
-      WalkSums<1> loss;
-      load_sums<1>(before + key * stride, loss);
-      for (std::size_t r = 0; r < kWalked; ++r) {
-        const Wide inverse = all(inverses[key * kWalkRows + r]);
-        for (std::size_t v = 0; v < kWalkVectors; ++v) {
-          const Wide gap = fused(sums[r][v], inverse, missing[r][v]);
-          loss[0][v] = fused(gap, gap, loss[0][v]);
-        }
-      }
-      store_sums<1>(loss, losses + key * kWalkWidth);
-      add_weighted<kWalked>(values + key * kWalkWidth, weights + key * kWalkRows, sums);
-    }
-    store_sums<kWalked>(sums, walk.sums + row * kWalkWidth);
-  }
-}
-
-void order_weights(const WalkWeights& walk) {
-  for (std::size_t row = 0; row < kWalkRows; row += kDoubles) {
-    const Doubles none = Doubles{} + kNoMass;
-    const Doubles infinite = Doubles{} + __builtin_inf();
-    Doubles mass;
-    std::memcpy(&mass, walk.mass + row, sizeof mass);
-    for (std::size_t i = 0; i < walk.keys; ++i) {
-      const Halved weight = load_halved(walk.attention + walk.order[i] * kWalkRows + row);
-      const Doubles divisor = mass > none ? mass : infinite;
-      const Halved inverse = 1.0F / to_floats(divisor);
-      std::memcpy(walk.weights + i * kWalkRows + row, &weight, sizeof weight);
-      std::memcpy(walk.inverse + i * kWalkRows + row, &inverse, sizeof inverse);
-      mass += to_doubles(weight);
-    }
-  }
-}
-
-void chosen_sums(const ChosenSums& in, float* to) {
-  for (std::size_t row = 0; row < kWalkRows; row += kSummed) {
-    WalkSums<kSummed> sums;
-    load_sums<kSummed>(to + row * kWalkWidth, sums);
-    for (std::size_t i = 0; i < in.keys; ++i) {
-      const std::size_t key = in.chosen[i];
-      add_weighted<kSummed>(in.values + key * in.value_stride, in.attention + key * kWalkRows + row, sums);
-    }
-    store_sums<kSummed>(sums, to + row * kWalkWidth);
-  }
-}
-
 // Floats that are asked for before they are needed.
 constexpr std::size_t kAhead = 1024;
 
@@ -308,23 +201,6 @@ inline void add_columns(const float* from, std::size_t stride, std::size_t colum
     for (std::size_t i = 0; c + i < columns; ++i) rest[i] = from[r * stride + c + i];
     sums[r] = add_terms(rest, sums[r], term);
   }
-}
-
-void add_losses(const float* losses, std::size_t keys, double* errors) {
-  const auto eight = [](const float* line) {
-    Eight sums = no_eight();
-    for (std::size_t c = 0; c < kWalkWidth; c += kEight) sums = add_terms(line + c, sums, [](Doubles x) { return x; });
-    return sums;
-  };
-  constexpr std::size_t kTogether = 4;
-  std::size_t key = 0;
-  for (; key + kTogether <= keys; key += kTogether) {
-    Eight sums[kTogether];
-    for (std::size_t i = 0; i < kTogether; ++i) sums[i] = eight(losses + (key + i) * kWalkWidth);
-    const Four four = sums_of(sums);
-    for (std::size_t i = 0; i < kTogether; ++i) errors[key + i] += four[i];
-  }
-  for (; key < keys; ++key) errors[key] += sum_of(eight(losses + key * kWalkWidth));
 }
 
 template <class Term, class Finish>
@@ -386,11 +262,13 @@ const Loops DEPTHKV_LOOPS{.scaled_products = scaled_products,
                           .add_weighted_rows = add_weighted_rows,
                           .projected_norms = projected_norms,
                           .add_products = add_products,
-                          .order_weights = order_weights,
                           .weighted_sums = weighted_sums,
+                          .row_products = row_products,
+                          .walk_norms = walk_norms,
+                          .walk_masses = walk_masses,
                           .walk_losses = walk_losses,
+                          .sum_products = sum_products,
                           .add_losses = add_losses,
-                          .chosen_sums = chosen_sums,
                           .masked_sum = masked_sum,
                           .row_norms = row_norms};
 

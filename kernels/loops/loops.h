@@ -14,39 +14,34 @@ constexpr std::size_t kNormRows = 48;
 // Rows whose outer products are added up at once.
 constexpr std::size_t kMomentRows = 64;
 
-// Rows and dimensions that are walked along a ranking at once.
-constexpr std::size_t kWalkRows = 8;
-constexpr std::size_t kWalkWidth = 32;
+// Rows of attention that are worked on side by side, one a lane, and dimensions of values at once.
+constexpr std::size_t kWalkRows = 16;
+constexpr std::size_t kWalkWidth = 16;
 
-// A stretch of a ranking's walk for kWalkRows rows and kWalkWidth dimensions: entry after entry joins the sum of
-// weighted values.
-struct LossWalk {
-  const float* values = nullptr;   // [keys][kWalkWidth], in the order of the walk
-  const float* weights = nullptr;  // [keys][kWalkRows]
-  const float* inverse = nullptr;  // [keys][kWalkRows]: one over the sum of the weights before the key, or 0
-  std::size_t keys = 0;
-  const float* full = nullptr;  // [kWalkRows][kWalkWidth]: the sum over all keys of the walk
-  float* sums = nullptr;        // [kWalkRows][kWalkWidth]: over the keys before the stretch, then with the stretch's
-};
-
-// Rows of attention in the order of a walk.
-struct WalkWeights {
-  const float* attention = nullptr;      // [T][kWalkRows]
-  const std::uint32_t* order = nullptr;  // [keys]
-  std::size_t keys = 0;
-  const double* mass = nullptr;  // [kWalkRows]: the sum of the weights before the first key
-  float* weights = nullptr;      // [keys][kWalkRows]
-  float* inverse = nullptr;  // [keys][kWalkRows]: one over the sum, in double, of the weights before the key; 0 where
-                             // that is at most kNoMass
-};
-
-// Values weighted by rows of attention, at chosen keys only.
-struct ChosenSums {
-  const float* attention = nullptr;  // [T][kWalkRows]
-  const float* values = nullptr;     // [T][value_stride >= kWalkWidth]
+// Entries in any order and what kWalkRows rows give them.
+struct EntryWalk {
+  const float* weights = nullptr;  // [T][weight_stride >= kWalkRows]
+  std::size_t weight_stride = 0;
+  const float* values = nullptr;  // [T][value_stride >= kWalkWidth]
   std::size_t value_stride = 0;
-  const std::uint32_t* chosen = nullptr;  // [keys]
-  std::size_t keys = 0;
+  const std::uint32_t* order = nullptr;  // [entries]
+  std::size_t entries = 0;
+};
+
+// What each row has kept before each entry of a walk.
+struct KeptMass {
+  float* kept = nullptr;  // [entries][kWalkRows]: the sum of the weights; 0 where that is at most kNoMass
+  float* left = nullptr;  // [entries][kWalkRows]: one less the sum
+};
+
+// From sums to losses. A row's sum is s + b o, o over all entries, b = 0 or 1.
+struct LossWalk {
+  const float* norms = nullptr;     // [entries][2][kWalkRows]: |s|^2 before each entry, even and odd dimensions apart
+  KeptMass mass;                    // before each entry
+  const float* products = nullptr;  // [T][weight_stride]: values times o
+  const float* from_all = nullptr;  // [kWalkRows]: b
+  const float* energy = nullptr;    // [kWalkRows]: |o|^2
+  float* product = nullptr;         // [kWalkRows]: s times o, before the first entry, then behind the last
 };
 
 // Causal softmax rows of one query head.
@@ -90,16 +85,24 @@ struct Loops {
   // products [width][width] += the sum of x x^T over rows x [kMomentRows][width], in float, from the diagonal on; what
   // lies before it may be anything.
   void (*add_products)(const float* rows, std::size_t width, double* products);
-  void (*order_weights)(const WalkWeights& walk);
-  // The stretch's values, weighted, join the sums; `inverse` and `full` aren't read.
-  void (*weighted_sums)(const LossWalk& walk);
-  // The same, and losses [keys][kWalkWidth] += squared differences of sum * inverse and full before each key, rows in
-  // order; they = those if `first`.
-  void (*walk_losses)(const LossWalk& walk, bool first, float* losses);
-  // errors [keys] += the sums of losses [keys][kWalkWidth] over dimensions, in double.
-  void (*add_losses)(const float* losses, std::size_t keys, double* errors);
-  // sums [kWalkRows][kWalkWidth] += weighted values of the chosen keys, in order.
-  void (*chosen_sums)(const ChosenSums& in, float* sums);
+  // sums [kWalkWidth][kWalkRows] += weighted values, entry after entry.
+  void (*weighted_sums)(const EntryWalk& walk, float* sums);
+  // products [entries][stride >= kWalkRows] of values [entries][value_stride] and sums, dimension after dimension;
+  // added to what is there unless `first`.
+  void (*row_products)(const float* values, std::size_t value_stride, std::size_t entries, const float* sums,
+                       bool first, float* products, std::size_t stride);
+  // weighted_sums(), and norms [entries][kWalkRows] += squares of the sums before each entry, dimension after
+  // dimension; they = those if `first`.
+  void (*walk_norms)(const EntryWalk& walk, bool first, float* sums, float* norms);
+  // mass [kWalkRows] += the entries' weights, in double. Values aren't read.
+  void (*walk_masses)(const EntryWalk& walk, double* mass, const KeptMass& before);
+  // losses [entries][kWalkRows] += |o_S - o|^2 with o_S = (s + b o) / mass, or 0 where nothing is kept; they = those if
+  // `first`. Of `walk`, values aren't read.
+  void (*walk_losses)(const EntryWalk& walk, const LossWalk& from, bool first, float* losses);
+  // products [kWalkRows]: those of sums [dimensions][kWalkRows], a multiple of kWalkWidth of them, added up.
+  void (*sum_products)(const float* one, const float* other, std::size_t dimensions, float* products);
+  // errors [entries] += the sums of losses [entries][kWalkRows] over rows, in double.
+  void (*add_losses)(const float* losses, std::size_t entries, double* errors);
   // The sum of what `mask`, all ones or zeros, leaves of a row, in double, eight columns apart.
   double (*masked_sum)(const float* row, const std::uint32_t* mask, std::size_t columns);
   // norms [rows]: L1, or L2 if `squared`. Sums in double, of eight columns apart.
