@@ -24,8 +24,8 @@ constexpr std::size_t kStretch = 64;  // entries
 constexpr std::size_t kRowStride = 2 * kWalkRows;
 constexpr std::size_t kSums = kWalkRows * kWalkWidth;
 constexpr std::size_t kGroups = 2;  // that take turns and stay in the second-level cache for all rankings
-constexpr float kHalf = 0.5F;       // of the attention
-constexpr float kLittle = 0.125F;   // of the attention
+constexpr double kHalf = 0.5;       // of a row
+constexpr double kAlmostAll = 0.9;
 
 using Lanes = std::array<float, kWalkRows>;
 using Order = std::span<const std::uint32_t>;
@@ -105,52 +105,60 @@ class Walk {
     sums_ = group.sums;
     mass_ = group.mass;
     from_all_.fill(0);
+    below_half_ = kWalkRows;
   }
 
   // Losses [entries][kWalkRows] += those before each entry, which then joins; they = those if `first`.
   void price(Order stretch, bool first, float* losses) {
-    loops().walk_masses(head_.walk(*group_, 0, stretch), mass_.data(), {kept_.data(), left_.data()});
-    for (std::size_t begin = 0; begin < stretch.size();) {
-      for (std::size_t r = 0; r < kWalkRows; ++r)
-        if (passes_half(begin, r)) take_off(r);
-      const std::size_t end = next_to_pass(begin, stretch.size());
-      price(stretch.subspan(begin, end - begin), begin, first, losses + begin * kWalkRows);
-      begin = end;
+    while (!stretch.empty()) {
+      take_off();
+      const std::size_t count = join_masses(stretch);
+      price_part(stretch.first(count), first, losses);
+      stretch = stretch.subspan(count);
+      losses += count * kWalkRows;
     }
   }
 
  private:
-  using PerEntry = std::array<float, kStretch * kWalkRows>;
-
-  bool passes_half(std::size_t entry, std::size_t row) const {
-    return from_all_[row] == 0 && kept_[entry * kWalkRows + row] > kHalf;
-  }
-
-  // The first entry behind `begin` before which a row passes the half and then comes close to all, or `end`.
-  std::size_t next_to_pass(std::size_t begin, std::size_t end) const {
-    std::size_t next = end;
+  // From rows of which more than half is kept.
+  void take_off() {
+    if (below_half_ == 0) return;
     for (std::size_t r = 0; r < kWalkRows; ++r) {
-      if (from_all_[r] != 0 || left_[(end - 1) * kWalkRows + r] > kLittle) continue;
-      while (next > begin + 1 && passes_half(next - 1, r)) --next;
+      if (from_all_[r] != 0 || mass_[r] <= kHalf) continue;
+      from_all_[r] = 1;
+      --below_half_;
+      for (std::size_t at = r; at < sums_.size(); at += kWalkRows) sums_[at] -= group_->full[at];
     }
-    return next;
   }
 
-  void take_off(std::size_t row) {
-    from_all_[row] = 1;
-    for (std::size_t at = row; at < sums_.size(); at += kWalkRows) sums_[at] -= group_->full[at];
+  // How many entries' weights joined: all, or those before which a row passes the half that then comes close to all.
+  std::size_t join_masses(Order entries) {
+    const std::array<double, kWalkRows> before = mass_;
+    const auto join = [&](std::size_t count) {
+      loops().walk_masses(head_.walk(*group_, 0, entries.first(count)), from_all_.data(), mass_.data(), shares_.data());
+    };
+    join(entries.size());
+    if (below_half_ == 0) return entries.size();
+    std::size_t count = entries.size();
+    for (std::size_t r = 0; r < kWalkRows; ++r) {
+      if (from_all_[r] != 0 || mass_[r] < kAlmostAll) continue;
+      while (count > 1 && -shares_[(count - 1) * kWalkRows + r] > kHalf) --count;
+    }
+    if (count < entries.size()) {
+      mass_ = before;
+      join(count);
+    }
+    return count;
   }
 
-  // `begin` entries of the stretch lie before these.
-  void price(Order entries, std::size_t begin, bool first, float* losses) {
+  void price_part(Order entries, bool first, float* losses) {
     Lanes product;
     products_of(sums_, group_->full, product);
     for (std::size_t strip = 0; strip < head_.strips(); ++strip)
       loops().walk_norms(head_.walk(*group_, strip, entries), strip == 0, sums_.data() + strip * kSums, norms_.data());
-    const std::size_t at = begin * kWalkRows;
     loops().walk_losses(head_.walk(*group_, 0, entries),
                         {.norms = norms_.data(),
-                         .mass = {kept_.data() + at, left_.data() + at},
+                         .shares = shares_.data(),
                          .products = group_->rows.data() + kWalkRows,
                          .from_all = from_all_.data(),
                          .energy = group_->energy.data(),
@@ -162,9 +170,9 @@ class Walk {
   const Group* group_ = nullptr;
   std::vector<float> sums_;
   std::array<double, kWalkRows> mass_{};
-  Lanes from_all_{};  // 1 where `full` has been taken off the sums
-  PerEntry kept_{};
-  PerEntry left_{};
+  Lanes from_all_{};            // 1 where `full` has been taken off the sums
+  std::size_t below_half_ = 0;  // rows where it hasn't
+  std::array<float, kStretch * kWalkRows> shares_{};
   std::array<float, 2 * kStretch * kWalkRows> norms_{};
 };
 

@@ -28,16 +28,10 @@ struct EntryWalk {
   std::size_t entries = 0;
 };
 
-// What each row has kept before each entry of a walk.
-struct KeptMass {
-  float* kept = nullptr;  // [entries][kWalkRows]: the sum of the weights; 0 where that is at most kNoMass
-  float* left = nullptr;  // [entries][kWalkRows]: one less the sum
-};
-
-// From sums to losses. A row's sum is s + b o, o over all entries, b = 0 or 1.
+// From sums to losses. A row's sum is s + b o, o over all entries, b = 0 or 1; q is b less the weight of what is kept.
 struct LossWalk {
   const float* norms = nullptr;     // [entries][2][kWalkRows]: |s|^2 before each entry, even and odd dimensions apart
-  KeptMass mass;                    // before each entry
+  const float* shares = nullptr;    // [entries][kWalkRows]: q before each entry
   const float* products = nullptr;  // [T][weight_stride]: values times o
   const float* from_all = nullptr;  // [kWalkRows]: b
   const float* energy = nullptr;    // [kWalkRows]: |o|^2
@@ -94,9 +88,11 @@ struct Loops {
   // weighted_sums(), and norms [entries][kWalkRows] += squares of the sums before each entry, dimension after
   // dimension; they = those if `first`.
   void (*walk_norms)(const EntryWalk& walk, bool first, float* sums, float* norms);
-  // mass [kWalkRows] += the entries' weights, in double. Values aren't read.
-  void (*walk_masses)(const EntryWalk& walk, double* mass, const KeptMass& before);
-  // losses [entries][kWalkRows] += |o_S - o|^2 with o_S = (s + b o) / mass, or 0 where nothing is kept; they = those if
+  // shares [entries][kWalkRows] = from_all - mass before each entry, whose weight then joins mass [kWalkRows]. Of
+  // `walk`, values aren't read.
+  void (*walk_masses)(const EntryWalk& walk, const float* from_all, double* mass, float* shares);
+  // losses [entries][kWalkRows] += |o_S - o|^2 with o_S = (s + b o) / (b - q), or 0 where that is at most
+  // kNoMass; they = those if
   // `first`. Of `walk`, values aren't read.
   void (*walk_losses)(const EntryWalk& walk, const LossWalk& from, bool first, float* losses);
   // products [kWalkRows]: those of sums [dimensions][kWalkRows], a multiple of kWalkWidth of them, added up.

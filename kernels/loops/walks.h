@@ -42,14 +42,12 @@ inline void store_sums(const RowSums& sums, float* to) {
   each_of<kDimensions>([&](std::size_t c) { store(to + c * kWalkRows, sums[c]); });
 }
 
-// Entries that are fetched before they are needed, as no processor foresees a ranking.
-constexpr std::size_t kFetched = 8;
-
-// Inlined early, or GCC takes it for a function without any effect.
-[[gnu::always_inline]] inline void fetch(const EntryWalk& walk, std::size_t entry) {
-  if (entry >= walk.entries) return;
-  __builtin_prefetch(walk.values + walk.order[entry] * walk.value_stride);
-  __builtin_prefetch(walk.weights + walk.order[entry] * walk.weight_stride);
+// Asks for a row of an entry that comes soon, as no processor foresees a ranking. Inlined early, or GCC takes it for a
+// function without any effect.
+[[gnu::always_inline]] inline void fetch(const EntryWalk& walk, std::size_t entry, const float* from,
+                                         std::size_t stride) {
+  constexpr std::size_t kAhead = 8;
+  if (entry + kAhead < walk.entries) __builtin_prefetch(from + walk.order[entry + kAhead] * stride);
 }
 
 // `address` in a register: a product that takes its operand from a base and an index costs an operation more.
@@ -90,7 +88,8 @@ void walk_norms(const EntryWalk& walk, bool first, float* to, float* norms) {
     load_sums(to + dimension * kWalkRows, sums);
     std::size_t i = 0;
     for (; i + kNormed <= entries.entries; i += kNormed) {
-      for (std::size_t ahead = 0; ahead < kNormed; ++ahead) fetch(entries, i + ahead + kFetched);
+      for (std::size_t ahead = 0; ahead < kNormed; ++ahead)
+        fetch(entries, i + ahead, entries.values + dimension, entries.value_stride);
       add_norms<kNormed>(entries, i, dimension, fresh, sums, norms);
     }
     for (; i < entries.entries; ++i) add_norms<1>(entries, i, dimension, fresh, sums, norms);
@@ -160,30 +159,31 @@ void row_products(const float* values, std::size_t value_stride, std::size_t ent
 // Of kDoubles rows.
 struct RunningMass {
   Doubles mass;
+  Doubles from_all;
 
-  void add(const float* weights, float* kept, float* left) {
-    const Halved before = to_floats(mass > kNoMass ? mass : Doubles{});
-    const Halved after = to_floats(1.0 - mass);
-    std::memcpy(kept, &before, sizeof before);
-    std::memcpy(left, &after, sizeof after);
+  void add(const float* weights, float* to) {
+    const Halved share = to_floats(from_all - mass);
+    std::memcpy(to, &share, sizeof share);
     mass += to_doubles(load_halved(weights));
   }
 };
 
-void walk_masses(const EntryWalk& walk, double* to, const KeptMass& before) {
+void walk_masses(const EntryWalk& walk, const float* from_all, double* mass, float* shares) {
   constexpr std::size_t kParts = kWalkRows / kDoubles;
   const EntryWalk entries = walk;  // named, as in walk_norms()
   RunningMass running[kParts];
-  std::memcpy(running, to, sizeof running);
-  for (std::size_t i = 0; i < entries.entries; ++i) {
-    fetch(entries, i + kFetched);
-    const float* weights = entries.weights + entries.order[i] * entries.weight_stride;
-    for (std::size_t part = 0; part < kParts; ++part) {
-      const std::size_t at = part * kDoubles;
-      running[part].add(weights + at, before.kept + i * kWalkRows + at, before.left + i * kWalkRows + at);
-    }
+  for (std::size_t part = 0; part < kParts; ++part) {
+    std::memcpy(&running[part].mass, mass + part * kDoubles, sizeof(Doubles));
+    running[part].from_all = to_doubles(load_halved(from_all + part * kDoubles));
   }
-  std::memcpy(to, running, sizeof running);
+  for (std::size_t i = 0; i < entries.entries; ++i) {
+    fetch(entries, i, entries.weights, entries.weight_stride);
+    const float* weights = entries.weights + entries.order[i] * entries.weight_stride;
+    for (std::size_t part = 0; part < kParts; ++part)
+      running[part].add(weights + part * kDoubles, shares + i * kWalkRows + part * kDoubles);
+  }
+  for (std::size_t part = 0; part < kParts; ++part)
+    std::memcpy(mass + part * kDoubles, &running[part].mass, sizeof(Doubles));
 }
 
 void sum_products(const float* one, const float* other, std::size_t dimensions, float* products) {
@@ -194,7 +194,7 @@ void sum_products(const float* one, const float* other, std::size_t dimensions, 
   store(products, (sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// With q = b - mass, o_S - o = (s + q o) / mass, and |s + q o|^2 = |s|^2 + 2 q s o + q^2 |o|^2.
+// o_S - o = (s + q o) / mass with mass = b - q, and |s + q o|^2 = |s|^2 + 2 q s o + q^2 |o|^2.
 void walk_losses(const EntryWalk& walk, const LossWalk& from, bool first, float* losses) {
   const EntryWalk entries = walk;  // named, as in walk_norms()
   const LossWalk in = from;
@@ -202,11 +202,12 @@ void walk_losses(const EntryWalk& walk, const LossWalk& from, bool first, float*
   const Wide energy = load(in.energy);
   Wide product = load(in.product);
   for (std::size_t i = 0; i < entries.entries; ++i) {
-    const Wide kept = load(in.mass.kept + i * kWalkRows);
-    const Wide share = chosen(from_all, load(in.mass.left + i * kWalkRows), all(0) - kept);
+    fetch(entries, i, in.products, entries.weight_stride);
+    const Wide share = load(in.shares + i * kWalkRows);
+    const Wide mass = from_all - share;
     const Wide norm = load(in.norms + 2 * i * kWalkRows) + load(in.norms + (2 * i + 1) * kWalkRows);
     const Wide gap = fused(share, fused(share, energy, product + product), norm);
-    const Wide loss = chosen(kept, larger(all(0), gap) / (kept * kept), energy);
+    const Wide loss = where_more(mass, static_cast<float>(kNoMass), larger(all(0), gap) / (mass * mass), energy);
     store(losses + i * kWalkRows, first ? loss : loss + load(losses + i * kWalkRows));
     const std::size_t at = entries.order[i] * entries.weight_stride;
     product = fused(load(entries.weights + at), load(in.products + at), product);

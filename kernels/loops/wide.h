@@ -93,9 +93,9 @@ inline Wide fused(const Wide& x, const Wide& y, const Wide& sum) {
 inline Wide larger(const Wide& x, const Wide& y) {
   return each([](Part a, Part b) { return a > b ? a : b; }, x, y);
 }
-// x where `which` isn't 0, else y.
-inline Wide chosen(const Wide& which, const Wide& x, const Wide& y) {
-  return each([](Part w, Part a, Part b) { return w != 0 ? a : b; }, which, x, y);
+// x where `which` is more than a limit, else y.
+inline Wide where_more(const Wide& which, float limit, const Wide& x, const Wide& y) {
+  return each([limit](Part w, Part a, Part b) { return w > limit ? a : b; }, which, x, y);
 }
 inline Wide magnitude(const Wide& x) {
   return each([](Part a) { return a < 0 ? -a : a; }, x);

@@ -129,8 +129,7 @@ struct Walked {
   std::vector<float> energy = std::vector<float>(kWalkRows);
   std::vector<float> product = std::vector<float>(kWalkRows);
   std::vector<float> norms;
-  std::vector<float> kept;
-  std::vector<float> left;
+  std::vector<float> shares;
   std::vector<float> losses;
   bool operator==(const Walked&) const = default;
 };
@@ -164,9 +163,9 @@ Walked run_walk(const Loops& loops, std::size_t entries, bool first_losses) {
   walked.energy[4] = 3;  // told apart from nothing
 
   walk.entries = entries / 3;
-  std::vector<float> none(entries * kWalkRows);
+  std::vector<float> none((entries + 1) * kWalkRows);
   loops.weighted_sums(walk, walked.sums.data());
-  loops.walk_masses(walk, walked.mass.data(), {none.data(), none.data()});
+  loops.walk_masses(walk, none.data(), walked.mass.data(), none.data());
   std::vector<float> from_all(kWalkRows);
   for (std::size_t r = 1; r < kWalkRows; r += 2) {
     from_all[r] = 1;
@@ -176,14 +175,13 @@ Walked run_walk(const Loops& loops, std::size_t entries, bool first_losses) {
   walk.entries = entries - walk.entries;
   loops.sum_products(walked.sums.data(), walked.full.data(), kWalkWidth, walked.product.data());
   walked.norms.resize(walk.entries * kPairStride);
-  walked.kept.resize(walk.entries * kWalkRows);
-  walked.left.resize(walk.entries * kWalkRows);
+  walked.shares.resize(walk.entries * kWalkRows);
   walked.losses.assign(walk.entries * kWalkRows, 1.0F);
   loops.walk_norms(walk, true, walked.sums.data(), walked.norms.data());
-  loops.walk_masses(walk, walked.mass.data(), {walked.kept.data(), walked.left.data()});
+  loops.walk_masses(walk, from_all.data(), walked.mass.data(), walked.shares.data());
   loops.walk_losses(walk,
                     {.norms = walked.norms.data(),
-                     .mass = {walked.kept.data(), walked.left.data()},
+                     .shares = walked.shares.data(),
                      .products = walked.rows.data() + kWalkRows,
                      .from_all = from_all.data(),
                      .energy = walked.energy.data(),
@@ -223,7 +221,7 @@ TEST_F(LoopsTest, WalksHaveTheSameBitsAndAreRight) {
     for (std::size_t i = 0; i < a.losses.size(); ++i) {
       const double loss = i % kWalkRows == 4 ? 3 : exact[entries / 3 * kWalkRows + i];
       // An odd row's sum over all cancels, which is why rows with little mass aren't priced from it.
-      const double allowed = 1e-5 * (1 + loss) * (i % 2 == 1 ? 1 / std::pow(a.kept[i], 2) : 1.0);
+      const double allowed = 1e-5 * (1 + loss) * (i % 2 == 1 ? 1 / std::pow(1 - a.shares[i], 2) : 1.0);
       EXPECT_NEAR(a.losses[i], loss, allowed) << entries << ' ' << i;
       EXPECT_NEAR(added.losses[i], 1 + loss, allowed) << entries << ' ' << i;
     }
