@@ -170,7 +170,7 @@ struct Trace::Impl {
     const std::int64_t rows = row_count(channel);
     const h5::Extent extent = layout::extent(channel, model, layer, rows, sample.segments);
     const std::vector<float> stored = read_half(dataset(layer, channel), {{0, 0, 0}, extent});
-    Tensor tensor(heads, rows, shape.head_dim);
+    Tensor tensor = Tensor::unwritten(heads, rows, shape.head_dim);
     auto from = stored.begin();
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t h = 0; h < heads; ++h, from += shape.head_dim)

@@ -123,12 +123,14 @@ class Walk {
   // From rows of which more than half is kept.
   void take_off() {
     if (below_half_ == 0) return;
-    for (std::size_t r = 0; r < kWalkRows; ++r) {
-      if (from_all_[r] != 0 || mass_[r] <= kHalf) continue;
-      from_all_[r] = 1;
-      --below_half_;
-      for (std::size_t at = r; at < sums_.size(); at += kWalkRows) sums_[at] -= group_->full[at];
-    }
+    Lanes passed{};
+    for (std::size_t r = 0; r < kWalkRows; ++r)
+      if (from_all_[r] == 0 && mass_[r] > kHalf) passed[r] = from_all_[r] = 1;
+    const auto count = static_cast<std::size_t>(std::ranges::count(passed, 1.0F));
+    if (count == 0) return;
+    below_half_ -= count;
+    for (std::size_t at = 0; at < sums_.size(); at += kWalkRows)
+      for (std::size_t r = 0; r < kWalkRows; ++r) sums_[at + r] -= passed[r] * group_->full[at + r];
   }
 
   // How many entries' weights joined: all, or those before which a row passes the half that then comes close to all.
