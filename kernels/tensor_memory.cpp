@@ -11,6 +11,7 @@
 namespace depthkv {
 namespace {
 
+constexpr std::align_val_t kLine{64};  // a cache line, and the widest vector: half of all loads would meet two lines
 constexpr std::size_t kPage = std::size_t{4} << 10;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kHuge = 2 * kHugePage;            // blocks that get huge pages
@@ -73,7 +74,7 @@ std::size_t whole_pages(std::size_t bytes) {
 }  // namespace
 
 void* take_tensor_memory(std::size_t bytes) {
-  if (bytes < kLarge) return ::operator new(bytes);
+  if (bytes < kLarge) return ::operator new(bytes, kLine);
   const std::size_t pages = whole_pages(bytes);
   if (void* memory = kept().take(pages)) return memory;
   void* memory = std::aligned_alloc(page_of(bytes), pages);
@@ -83,7 +84,7 @@ void* take_tensor_memory(std::size_t bytes) {
 }
 
 void give_tensor_memory(void* memory, std::size_t bytes) {
-  if (bytes < kLarge) return ::operator delete(memory);
+  if (bytes < kLarge) return ::operator delete(memory, kLine);
   kept().give(memory, whole_pages(bytes));
 }
 

@@ -27,15 +27,15 @@ constexpr std::size_t kGroups = 2;  // that take turns and stay in the second-le
 constexpr double kHalf = 0.5;       // of a row
 constexpr double kAlmostAll = 0.9;
 
-using Lanes = std::array<float, kWalkRows>;
+using Lanes = Lines<kWalkRows>;
 using Order = std::span<const std::uint32_t>;
 
 // Up to kWalkRows rows. Sums are [strip][kWalkWidth][kWalkRows].
 struct Group {
   Scratch rows;                        // [T][2][kWalkRows]: attention, products of values and `full`
   std::array<double, kWalkRows> mass;  // of entries that can't be pruned
-  std::vector<float> sums;             // over these
-  std::vector<float> full;             // over all entries
+  Scratch sums;                        // over these
+  Scratch full;                        // over all entries
   Lanes energy;
 };
 
@@ -82,7 +82,7 @@ class Head {
 
  private:
   // The entries join the sums, a stretch at a time so that its rows stay in the first-level cache for all strips.
-  void add_up(const Group& group, Order entries, std::vector<float>& sums) const {
+  void add_up(const Group& group, Order entries, Scratch& sums) const {
     for (std::size_t first = 0; first < entries.size(); first += kStretch) {
       const auto stretch = entries.subspan(first, std::min(kStretch, entries.size() - first));
       for (std::size_t strip = 0; strip < strips(); ++strip)
@@ -170,12 +170,12 @@ class Walk {
 
   const Head& head_;
   const Group* group_ = nullptr;
-  std::vector<float> sums_;
+  Scratch sums_;
   std::array<double, kWalkRows> mass_{};
   Lanes from_all_{};            // 1 where `full` has been taken off the sums
   std::size_t below_half_ = 0;  // rows where it hasn't
-  std::array<float, kStretch * kWalkRows> shares_{};
-  std::array<float, 2 * kStretch * kWalkRows> norms_{};
+  Lines<kStretch * kWalkRows> shares_{};
+  Lines<2 * kStretch * kWalkRows> norms_{};
 };
 
 // kGroups of rows along all rankings.
@@ -203,7 +203,7 @@ class Block {
   std::array<Group, kGroups> groups_;
   std::size_t count_ = 0;
   std::vector<Walk> walks_;
-  std::array<float, kStretch * kWalkRows> losses_{};
+  Lines<kStretch * kWalkRows> losses_{};
 };
 
 // What all rows together keep along a ranking; `received` [T] by each entry.
