@@ -141,7 +141,7 @@ OpWork rank(const Shared& x) {
           {}};
 }
 
-// Products: the output of all keys, the running output, its gap to the former, and the gap's square.
+// Products: the output of all keys, the values' with it, the running output, and its norm.
 OpWork accumulate_losses(const Shared& x) {
   auto curves = std::make_shared<LossCurves>(x->c.tokens);
   const LossInput input{x->in.attention.view().head_range(0, x->c.group), x->in.values.view().head_range(0, 1),

@@ -54,7 +54,7 @@ class PaddedValues {
         stride_(static_cast<std::size_t>(values.row_stride)) {
     if (strips_ * kWalkWidth == static_cast<std::size_t>(values.columns)) return;
     stride_ = strips_ * kWalkWidth;
-    padded_.resize(static_cast<std::size_t>(values.rows) * stride_);
+    padded_.assign(static_cast<std::size_t>(values.rows) * stride_, 0.0F);
     for (std::int64_t j = 0; j < values.rows; ++j)
       std::ranges::copy(values.row(0, j), padded_.data() + static_cast<std::size_t>(j) * stride_);
     from_ = padded_.data();
@@ -70,7 +70,7 @@ class PaddedValues {
   std::size_t strips_;
   const float* from_;
   std::size_t stride_;
-  std::vector<float> padded_;
+  Scratch padded_;
 };
 
 }  // namespace depthkv::cpu

@@ -34,6 +34,21 @@ double pearson(std::span<const double> x, std::span<const double> y) {
   return xx > 0 && yy > 0 ? xy / std::sqrt(xx * yy) : kNone;
 }
 
+// All but finite numbers.
+void erase_others(std::vector<double>& x) {
+  std::erase_if(x, [](double value) { return !std::isfinite(value); });
+}
+
+// Of finite numbers, whose order it changes.
+double quantile_of(std::vector<double>& x, double q) {
+  if (x.empty()) return kNone;
+  const double at = q * static_cast<double>(x.size() - 1);
+  const auto floor = x.begin() + static_cast<std::ptrdiff_t>(at);
+  std::nth_element(x.begin(), floor, x.end());
+  const double next = floor + 1 == x.end() ? *floor : *std::min_element(floor + 1, x.end());
+  return *floor + (at - std::floor(at)) * (next - *floor);
+}
+
 }  // namespace
 
 // The high half of a product with the range (Lemire 2019): unbiased to 2^-32 for any realistic count.
@@ -92,29 +107,27 @@ void shuffle(std::span<std::size_t> x, std::uint64_t& state) {
 }
 
 double quantile(std::vector<double> x, double q) {
-  std::erase_if(x, [](double value) { return !std::isfinite(value); });
-  if (x.empty()) return kNone;
-  const double at = q * static_cast<double>(x.size() - 1);
-  const auto floor = x.begin() + static_cast<std::ptrdiff_t>(at);
-  std::nth_element(x.begin(), floor, x.end());
-  const double next = floor + 1 == x.end() ? *floor : *std::min_element(floor + 1, x.end());
-  return *floor + (at - std::floor(at)) * (next - *floor);
+  erase_others(x);
+  return quantile_of(x, q);
 }
 
-Interval percentile_interval(const std::vector<double>& draws) {
-  return {quantile(draws, 0.025), quantile(draws, 0.975)};
+Interval percentile_interval(std::vector<double> draws) {
+  erase_others(draws);
+  const double low = quantile_of(draws, 0.025);
+  return {low, quantile_of(draws, 0.975)};
 }
 
 Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples) {
   if (x.empty()) return {kNone, kNone};
   std::vector<double> means;
+  means.reserve(static_cast<std::size_t>(resamples));
   std::uint64_t state = seed;
   for (int i = 0; i < resamples; ++i) {
     double sum = 0;
     for (std::size_t n = 0; n < x.size(); ++n) sum += x[draw_below(x.size(), state)];
     means.push_back(sum / static_cast<double>(x.size()));
   }
-  return percentile_interval(means);
+  return percentile_interval(std::move(means));
 }
 
 }  // namespace depthkv

@@ -26,7 +26,7 @@ struct Interval {
 };
 
 // The middle 95 % of bootstrap draws. NaN when there are none that are finite.
-Interval percentile_interval(const std::vector<double>& draws);
+Interval percentile_interval(std::vector<double> draws);
 
 // Percentile bootstrap of the mean over samples, 95 %; `x` may be differences, which makes it paired. NaN when empty.
 Interval bootstrap_mean(std::span<const double> x, std::uint64_t seed, int resamples = 2000);

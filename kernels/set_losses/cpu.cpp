@@ -35,7 +35,7 @@ class Outputs {
   }
 
  private:
-  void add_up(std::span<const std::uint32_t> chosen, std::vector<float>& sums) const {
+  void add_up(std::span<const std::uint32_t> chosen, Scratch& sums) const {
     sums.assign(values_.strips() * kSums, 0.0F);
     for (std::size_t first = 0; first < chosen.size(); first += kStretch) {
       const auto stretch = chosen.subspan(first, std::min(kStretch, chosen.size() - first));
@@ -68,9 +68,9 @@ class Outputs {
   std::vector<std::uint32_t> mask_;  // of what stays
   std::vector<std::uint32_t> kept_;
   std::vector<std::uint32_t> dropped_;
-  Scratch attention_;         // [T][kWalkRows]
-  std::vector<float> stays_;  // [strip][kWalkWidth][kWalkRows]
-  std::vector<float> goes_;   // the same
+  Scratch attention_;  // [T][kWalkRows]
+  Scratch stays_;      // [strip][kWalkWidth][kWalkRows]
+  Scratch goes_;       // the same
 };
 
 }  // namespace
