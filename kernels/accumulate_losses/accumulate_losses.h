@@ -7,8 +7,9 @@
 //   mass[k] += a(S_k),   error[k] += |o_k - o|^2,   o_k = (sum over S_k of a v) / a(S_k), or 0 where a(S_k) <= kNoMass,
 //   o = sum over all keys of a v,   energy += |o|^2,   rows += 1.
 // mass is non-decreasing in k within rounding; at k = n a row adds exactly 1 and exactly 0. Rows of `attention` must
-// sum to 1. The CPU works in float, eight rows side by side, adds the losses of up to 32 rows in float, those of 32
-// dimensions apart, and these in double; the result doesn't depend on how rows are grouped into calls beyond rounding,
+// sum to 1. The CPU works in float, masses in double, adds the losses of two rows at a time in float and these in
+// double, from |s|^2 + 2 q s o + q^2 |o|^2 (cpu.cpp), which is within rounding of the squared norm of s + q o as long as
+// |o| isn't far larger than that; the result doesn't depend on how rows are grouped into calls beyond rounding,
 // and is the same bytes for the same call and for rankings taken one by one. CUDA works in float, too, keeps masses in
 // double, and adds up rows in double in a fixed order: the same bits from run to run and however little memory there
 // is.

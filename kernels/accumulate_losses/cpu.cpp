@@ -53,13 +53,14 @@ class Head {
 
   std::size_t strips() const { return values_.strips(); }
 
-  EntryWalk walk(const Group& group, std::size_t strip, Order order) const {
+  EntryWalk walk(const Group& group, std::size_t strip, Order order, std::size_t following = 0) const {
     return {.weights = group.rows.data(),
             .weight_stride = kRowStride,
             .values = values_.strip(strip),
             .value_stride = values_.stride(),
             .order = order.data(),
-            .entries = order.size()};
+            .entries = order.size(),
+            .following = following};
   }
 
   // Reuses what the group has allocated.
@@ -100,8 +101,9 @@ class Walk {
  public:
   explicit Walk(const Head& head) : head_(head) {}
 
-  void start(const Group& group) {
+  void start(const Group& group, Order ranking) {
     group_ = &group;
+    left_ = ranking.size();
     sums_ = group.sums;
     mass_ = group.mass;
     from_all_.fill(0);
@@ -114,6 +116,7 @@ class Walk {
       take_off();
       const std::size_t count = join_masses(stretch);
       price_part(stretch.first(count), first, losses);
+      left_ -= count;
       stretch = stretch.subspan(count);
       losses += count * kWalkRows;
     }
@@ -137,7 +140,7 @@ class Walk {
   std::size_t join_masses(Order entries) {
     const std::array<double, kWalkRows> before = mass_;
     const auto join = [&](std::size_t count) {
-      loops().walk_masses(head_.walk(*group_, 0, entries.first(count)), from_all_.data(), mass_.data(), shares_.data());
+      loops().walk_masses(walk(0, entries.first(count)), from_all_.data(), mass_.data(), shares_.data());
     };
     join(entries.size());
     if (below_half_ == 0) return entries.size();
@@ -157,8 +160,8 @@ class Walk {
     Lanes product;
     products_of(sums_, group_->full, product);
     for (std::size_t strip = 0; strip < head_.strips(); ++strip)
-      loops().walk_norms(head_.walk(*group_, strip, entries), strip == 0, sums_.data() + strip * kSums, norms_.data());
-    loops().walk_losses(head_.walk(*group_, 0, entries),
+      loops().walk_norms(walk(strip, entries), strip == 0, sums_.data() + strip * kSums, norms_.data());
+    loops().walk_losses(walk(0, entries),
                         {.norms = norms_.data(),
                          .shares = shares_.data(),
                          .products = group_->rows.data() + kWalkRows,
@@ -168,8 +171,13 @@ class Walk {
                         first, losses);
   }
 
+  EntryWalk walk(std::size_t strip, Order entries) const {
+    return head_.walk(*group_, strip, entries, left_ - entries.size());
+  }
+
   const Head& head_;
   const Group* group_ = nullptr;
+  std::size_t left_ = 0;  // entries of the ranking
   Scratch sums_;
   std::array<double, kWalkRows> mass_{};
   Lanes from_all_{};            // 1 where `full` has been taken off the sums
@@ -189,7 +197,7 @@ class Block {
 
   // Adds to errors [kept].
   void price(Order ranking, std::span<double> errors) {
-    for (std::size_t g = 0; g < count_; ++g) walks_[g].start(groups_[g]);
+    for (std::size_t g = 0; g < count_; ++g) walks_[g].start(groups_[g], ranking);
     for (std::size_t at = 0; at < ranking.size(); at += kStretch) {
       const auto stretch = ranking.subspan(at, std::min(kStretch, ranking.size() - at));
       for (std::size_t g = 0; g < count_; ++g) walks_[g].price(stretch, g == 0, losses_.data());

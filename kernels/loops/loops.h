@@ -24,8 +24,9 @@ struct EntryWalk {
   std::size_t weight_stride = 0;
   const float* values = nullptr;  // [T][value_stride >= kWalkWidth]
   std::size_t value_stride = 0;
-  const std::uint32_t* order = nullptr;  // [entries]
+  const std::uint32_t* order = nullptr;  // [entries + following]
   std::size_t entries = 0;
+  std::size_t following = 0;  // that the next walk starts with, to be fetched
 };
 
 // From sums to losses. A row's sum is s + b o, o over all entries, b = 0 or 1; q is b less the weight of what is kept.

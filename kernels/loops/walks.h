@@ -47,7 +47,7 @@ inline void store_sums(const RowSums& sums, float* to) {
 [[gnu::always_inline]] inline void fetch(const EntryWalk& walk, std::size_t entry, const float* from,
                                          std::size_t stride) {
   constexpr std::size_t kAhead = 8;
-  if (entry + kAhead < walk.entries) __builtin_prefetch(from + walk.order[entry + kAhead] * stride);
+  if (entry + kAhead < walk.entries + walk.following) __builtin_prefetch(from + walk.order[entry + kAhead] * stride);
 }
 
 // `address` in a register: a product that takes its operand from a base and an index costs an operation more.

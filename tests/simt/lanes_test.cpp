@@ -60,19 +60,15 @@ TEST(Lanes, LittleMemoryGivesTheSameBits) {
   const KernelInputs in({"", 2, 2, 300, 45, 64}, 3);
   cuda::trim_idle_lanes();
   const std::vector<double> expected = everything(in);
-  int fits = 0;
-  for (const std::size_t kibibytes : {2000, 1000, 700, 500, 400, 360}) {
+  for (const std::size_t kibibytes : {1000, 500, 360}) {
     cuda::trim_idle_lanes();
     const simt::WithMemory little(kibibytes << 10U);
-    const std::vector<double> found = everything(in);
-    ASSERT_EQ(found, expected) << kibibytes;
-    ++fits;
+    EXPECT_EQ(everything(in), expected) << kibibytes;
   }
-  EXPECT_EQ(fits, 6);
 }
 
 TEST(Lanes, PinnedMemoryThatIsShortGivesTheSameBits) {
-  const KernelInputs in({"", 2, 2, 300, 45, 64}, 3);
+  const KernelInputs in({"", 2, 2, 130, 20, 64}, 3);
   cuda::trim_idle_lanes();
   const std::vector<double> expected = everything(in);
   int failed = 0;
@@ -124,7 +120,7 @@ TEST(Lanes, ThreadsWaitForEachOtherWhereMemoryIsShort) {
     for (auto& one : found) {
       threads.emplace_back([&] {
         try {
-          for (int i = 0; i < 3; ++i) one = everything(in);
+          one = everything(in);
         } catch (const Error& error) {
           ADD_FAILURE() << error.what();
         }
