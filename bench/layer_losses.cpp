@@ -47,9 +47,10 @@ int run(const std::filesystem::path& folder) {
       const bool by_keep = results.policies.rankers[policy.ranker].scorer.uses_keep;
       const RankedSample ranked =
           curves.load({policy.ranker, by_keep ? std::optional<std::size_t>(candidate.keep_index) : std::nullopt});
+      const std::vector<HeadSplit> heads = ranked.head_splits(results.policies.head_allocators[policy.head_allocator],
+                                                              curves.measured_by_heads(policy.head_allocator));
       const RankedSample::Allocator allocator(ranked, results.policies, policy,
-                                              curves.measured_by_layers(policy.layer_allocator),
-                                              curves.measured_by_heads(policy.head_allocator));
+                                              curves.measured_by_layers(policy.layer_allocator), heads);
       print_policy(results.samples[s], candidate, c, value, ranked, allocator.at(candidate.choice.keep));
     }
   }

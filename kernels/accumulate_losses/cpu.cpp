@@ -75,13 +75,21 @@ class Head {
     add_up(group, std::span(ascending_).subspan(open_), group.sums);
     group.full = group.sums;
     add_up(group, std::span(ascending_).first(open_), group.full);
-    for (std::size_t strip = 0; strip < strips(); ++strip)
-      loops().row_products(values_.strip(strip), values_.stride(), open_, group.full.data() + strip * kSums, strip == 0,
-                           group.rows.data() + kWalkRows, kRowStride);
+    add_products(group);
     products_of(group.full, group.full, group.energy);
   }
 
  private:
+  // Of values and the sums over all entries, a stretch at a time as below.
+  void add_products(Group& group) const {
+    for (std::size_t first = 0; first < open_; first += kStretch) {
+      for (std::size_t strip = 0; strip < strips(); ++strip)
+        loops().row_products(values_.strip(strip) + first * values_.stride(), values_.stride(),
+                             std::min(kStretch, open_ - first), group.full.data() + strip * kSums, strip == 0,
+                             group.rows.data() + first * kRowStride + kWalkRows, kRowStride);
+    }
+  }
+
   // The entries join the sums, a stretch at a time so that its rows stay in the first-level cache for all strips.
   void add_up(const Group& group, Order entries, Scratch& sums) const {
     for (std::size_t first = 0; first < entries.size(); first += kStretch) {
