@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t kDimensions = 16;
 constexpr std::size_t kNormed = 2;
 #else
-constexpr std::size_t kDimensions = 4;
+constexpr std::size_t kDimensions = 8;
 constexpr std::size_t kNormed = 1;
 #endif
 constexpr std::size_t kAdded = 4;
