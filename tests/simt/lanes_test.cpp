@@ -110,10 +110,10 @@ TEST(Lanes, ThreadsShareThem) {
 
 // What one alone has just room for isn't refused because others have lanes at the same time.
 TEST(Lanes, ThreadsWaitForEachOtherWhereMemoryIsShort) {
-  const KernelInputs in({"", 2, 2, 300, 45, 64}, 3);
+  const KernelInputs in({"", 2, 2, 130, 20, 64}, 3);
   const std::vector<double> expected = everything(in);
   cuda::trim_idle_lanes();
-  const simt::WithMemory little(360 << 10U);
+  const simt::WithMemory little(80 << 10U);
   std::vector<std::vector<double>> found(4);
   {
     std::vector<std::jthread> threads;
