@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 
 #include "kernels/attention_rows/blocks.h"
 #include "kernels/page_bounds/page_bounds.h"
@@ -8,25 +7,14 @@
 namespace depthkv::cpu {
 namespace {
 
-constexpr std::size_t kLanes = 16;  // channels whose bounds stay in registers
-
-// Of a page's keys [count][stride], from a channel on. Comparisons with NaN are false: it stays once it is there, and
-// x != x lets it in.
-template <std::size_t Channels>
-void widen(const float* keys, std::int64_t count, std::int64_t stride, float* least, float* most) {
-  std::array<float, Channels> low;
-  std::copy_n(keys, Channels, low.begin());
-  std::array<float, Channels> high = low;
-  for (std::int64_t j = 1; j < count; ++j) {
-    for (std::size_t c = 0; c < Channels; ++c) {
-      const float x = keys[j * stride + static_cast<std::int64_t>(c)];
-      const bool nan = x != x;
-      low[c] = (x < low[c]) | nan ? x : low[c];
-      high[c] = (x > high[c]) | nan ? x : high[c];
-    }
+// Comparisons with NaN are false: it stays once it is there, and x != x lets it in.
+void widen(std::span<const float> key, float* least, float* most) {
+  for (std::size_t c = 0; c < key.size(); ++c) {
+    const float x = key[c];
+    const bool nan = x != x;
+    least[c] = (x < least[c]) | nan ? x : least[c];
+    most[c] = (x > most[c]) | nan ? x : most[c];
   }
-  std::ranges::copy(low, least);
-  std::ranges::copy(high, most);
 }
 
 }  // namespace
@@ -39,13 +27,11 @@ PageBounds page_bounds(const View& keys, std::int64_t size) {
     for (std::int64_t p = 0; p < pages; ++p) {
       const std::int64_t first = p * size;
       const std::int64_t end = std::min(first + size, keys.rows);
-      const std::span<const float> key = keys.row(g, first);
       float* least = bounds.least.row(g, p).data();
       float* most = bounds.most.row(g, p).data();
-      std::size_t c = 0;
-      for (; c + kLanes <= key.size(); c += kLanes)
-        widen<kLanes>(key.data() + c, end - first, keys.row_stride, least + c, most + c);
-      for (; c < key.size(); ++c) widen<1>(key.data() + c, end - first, keys.row_stride, least + c, most + c);
+      std::ranges::copy(keys.row(g, first), least);
+      std::ranges::copy(keys.row(g, first), most);
+      for (std::int64_t j = first + 1; j < end; ++j) widen(keys.row(g, j), least, most);
     }
   }
   return bounds;
