@@ -12,6 +12,9 @@
 
 namespace depthkv::cpu {
 
+constexpr std::size_t kStretch = 64;  // entries whose values stay in the first-level cache
+constexpr std::size_t kSums = kWalkRows * kWalkWidth;
+
 // out [keys][stride >= kWalkRows] from up to kWalkRows rows [keys], zeros for those that there aren't.
 inline void interleave_rows(std::span<const float* const> rows, std::size_t keys, float* out, std::size_t stride) {
   constexpr std::size_t kAtOnce = 8;
@@ -65,6 +68,24 @@ class PaddedValues {
   std::size_t strips() const { return strips_; }  // of kWalkWidth dimensions
   std::size_t stride() const { return stride_; }
   const float* strip(std::size_t strip) const { return from_ + strip * kWalkWidth; }  // [T][stride]
+
+  // sums [strip][kWalkWidth][kWalkRows] += values by weights [T][weight_stride >= kWalkRows], a stretch at a time so
+  // that its weights stay in the first-level cache for all strips.
+  void add_up(const float* weights, std::size_t weight_stride, std::span<const std::uint32_t> entries,
+              float* sums) const {
+    for (std::size_t first = 0; first < entries.size(); first += kStretch) {
+      const auto stretch = entries.subspan(first, std::min(kStretch, entries.size() - first));
+      for (std::size_t s = 0; s < strips_; ++s) {
+        loops().weighted_sums({.weights = weights,
+                               .weight_stride = weight_stride,
+                               .values = strip(s),
+                               .value_stride = stride_,
+                               .order = stretch.data(),
+                               .entries = stretch.size()},
+                              sums + s * kSums);
+      }
+    }
+  }
 
  private:
   std::size_t strips_;

@@ -20,9 +20,7 @@
 namespace depthkv::cpu {
 namespace {
 
-constexpr std::size_t kStretch = 64;  // entries
 constexpr std::size_t kRowStride = 2 * kWalkRows;
-constexpr std::size_t kSums = kWalkRows * kWalkWidth;
 constexpr std::size_t kGroups = 2;  // that take turns and stay in the second-level cache for all rankings
 constexpr double kHalf = 0.5;       // of a row
 constexpr double kAlmostAll = 0.9;
@@ -53,7 +51,7 @@ class Head {
 
   std::size_t strips() const { return values_.strips(); }
 
-  EntryWalk walk(const Group& group, std::size_t strip, Order order, std::size_t following = 0) const {
+  EntryWalk walk(const Group& group, std::size_t strip, Order order, std::size_t following) const {
     return {.weights = group.rows.data(),
             .weight_stride = kRowStride,
             .values = values_.strip(strip),
@@ -72,30 +70,21 @@ class Head {
     for (std::size_t r = 0; r < rows.size(); ++r)
       group.mass[r] = std::accumulate(rows[r] + open_, rows[r] + entries, 0.0);
     group.sums.assign(strips() * kSums, 0.0F);
-    add_up(group, std::span(ascending_).subspan(open_), group.sums);
+    values_.add_up(group.rows.data(), kRowStride, std::span(ascending_).subspan(open_), group.sums.data());
     group.full = group.sums;
-    add_up(group, std::span(ascending_).first(open_), group.full);
+    values_.add_up(group.rows.data(), kRowStride, std::span(ascending_).first(open_), group.full.data());
     add_products(group);
     products_of(group.full, group.full, group.energy);
   }
 
  private:
-  // Of values and the sums over all entries, a stretch at a time as below.
+  // Of values and the sums over all entries, a stretch at a time, as these were added up.
   void add_products(Group& group) const {
     for (std::size_t first = 0; first < open_; first += kStretch) {
       for (std::size_t strip = 0; strip < strips(); ++strip)
         loops().row_products(values_.strip(strip) + first * values_.stride(), values_.stride(),
                              std::min(kStretch, open_ - first), group.full.data() + strip * kSums, strip == 0,
                              group.rows.data() + first * kRowStride + kWalkRows, kRowStride);
-    }
-  }
-
-  // The entries join the sums, a stretch at a time so that its rows stay in the first-level cache for all strips.
-  void add_up(const Group& group, Order entries, Scratch& sums) const {
-    for (std::size_t first = 0; first < entries.size(); first += kStretch) {
-      const auto stretch = entries.subspan(first, std::min(kStretch, entries.size() - first));
-      for (std::size_t strip = 0; strip < strips(); ++strip)
-        loops().weighted_sums(walk(group, strip, stretch), sums.data() + strip * kSums);
     }
   }
 

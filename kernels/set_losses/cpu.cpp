@@ -11,9 +11,6 @@
 namespace depthkv::cpu {
 namespace {
 
-constexpr std::size_t kStretch = 64;  // entries
-constexpr std::size_t kSums = kWalkRows * kWalkWidth;
-
 class Outputs {
  public:
   explicit Outputs(const SetInput& input)
@@ -37,18 +34,7 @@ class Outputs {
  private:
   void add_up(std::span<const std::uint32_t> chosen, Scratch& sums) const {
     sums.assign(values_.strips() * kSums, 0.0F);
-    for (std::size_t first = 0; first < chosen.size(); first += kStretch) {
-      const auto stretch = chosen.subspan(first, std::min(kStretch, chosen.size() - first));
-      for (std::size_t strip = 0; strip < values_.strips(); ++strip) {
-        loops().weighted_sums({.weights = attention_.data(),
-                               .weight_stride = kWalkRows,
-                               .values = values_.strip(strip),
-                               .value_stride = values_.stride(),
-                               .order = stretch.data(),
-                               .entries = stretch.size()},
-                              sums.data() + strip * kSums);
-      }
-    }
+    values_.add_up(attention_.data(), kWalkRows, chosen, sums.data());
   }
 
   void add_row(double mass, std::size_t row, SetLosses& losses) const {

@@ -140,6 +140,30 @@ std::vector<std::uint32_t> some_order(std::size_t entries) {
   return order;
 }
 
+TEST_F(LoopsTest, WeightedSumsHaveTheSameBitsAndAreRight) {
+  constexpr std::size_t kKeys = 40;
+  const std::vector<float> attention = random_floats(kKeys * kPairStride, 11);
+  const std::vector<float> values = random_floats(kKeys * kValueStride, 12);
+  const std::vector<std::uint32_t> chosen{0, 3, 4, 17, 38, 5, 39};
+  for (std::size_t count = 0; count <= chosen.size(); ++count) {
+    std::vector<float> a(kSumCount, 0.25F);
+    std::vector<float> b = a;
+    const EntryWalk in{attention.data(), kPairStride, values.data(), kValueStride, chosen.data(), count};
+    base_loops().weighted_sums(in, a.data());
+    other_->weighted_sums(in, b.data());
+    EXPECT_EQ(a, b);
+    for (std::size_t r = 0; r < kWalkRows; ++r) {
+      for (std::size_t c = 0; c < kWalkWidth; ++c) {
+        double exact = 0.25;
+        for (std::size_t i = 0; i < count; ++i)
+          exact += static_cast<double>(attention[chosen[i] * kPairStride + r]) *
+                   static_cast<double>(values[chosen[i] * kValueStride + c]);
+        EXPECT_NEAR(a[c * kWalkRows + r], exact, 1e-5) << count << ' ' << r << ' ' << c;
+      }
+    }
+  }
+}
+
 // A third of the entries join the sums, the others are priced; losses replace what is there or are added to it. Odd
 // rows are priced from the sum over all, row 4 has no attention at all.
 Walked run_walk(const Loops& loops, std::size_t entries, bool first_losses) {
