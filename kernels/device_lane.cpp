@@ -26,11 +26,11 @@ class Lanes {
     std::unique_lock lock(guard_);
     changed_.wait(lock,
                   [&] { return alone ? std::ranges::count(taken_, true) == 0 : !alone_ && idle_lane() != kLanes; });
+    if (alone) trim_those_idle();  // what others left in this one, too, as it might be too small
     const std::size_t i = idle_lane();
     if (lanes_[i] == nullptr) lanes_[i] = std::make_unique<Lane>();
     taken_[i] = true;
     alone_ = alone;
-    if (alone) trim_those_idle();
     return lanes_[i].get();
   }
 

@@ -18,7 +18,7 @@ namespace depthkv::cpu {
 namespace {
 
 constexpr int kMostDigits = 4;
-constexpr int kWidest = 11;            // bits of a digit: three tables of counts fit into the first-level cache
+constexpr int kWidest = 12;            // bits of a digit: two tables of counts fit into the first-level cache
 constexpr int kWidestOfFew = 8;        // adding up large tables would take longer than sorting few entries
 constexpr std::size_t kFew = 1 << 11;  // entries
 constexpr std::size_t kBuckets = std::size_t{1} << kWidest;
@@ -51,61 +51,70 @@ class Sorter {
       least = std::min(least, bits);
       most = std::max(most, bits);
     }
-    for (std::size_t i = 0; i < score.size(); ++i)
-      entries_[i] = {descending_bits(score[i]) - least, first + static_cast<std::uint32_t>(i)};
     const int range = score.empty() ? 0 : std::bit_width(most - least);
     const int widest = score.size() < kFew ? kWidestOfFew : kWidest;
     const int digits = std::max(1, (range + widest - 1) / widest);
-    width_ = (range + digits - 1) / digits;
-    constexpr std::array<void (Sorter::*)(std::size_t, std::uint32_t*), kMostDigits> kSorts{
-        &Sorter::sort_entries<1>, &Sorter::sort_entries<2>, &Sorter::sort_entries<3>, &Sorter::sort_entries<4>};
-    (this->*kSorts[static_cast<std::size_t>(digits - 1)])(score.size(), out);
+    constexpr std::array<void (Sorter::*)(const Scores&, int, std::uint32_t*), kMostDigits> kSorts{
+        &Sorter::sort_by<1>, &Sorter::sort_by<2>, &Sorter::sort_by<3>, &Sorter::sort_by<4>};
+    (this->*kSorts[static_cast<std::size_t>(digits - 1)])({score, least, first}, (range + digits - 1) / digits, out);
   }
 
  private:
-  template <int Digits>
-  void sort_entries(std::size_t count, std::uint32_t* out) {
-    count_digits<Digits>(count);
-    Entry* from = entries_.get();
-    Entry* to = other_.get();
-    for (int digit = 0; digit + 1 < Digits; ++digit) {
-      for (std::size_t i = 0; i < count; ++i) to[place(from[i], digit)] = from[i];
-      std::swap(from, to);
+  struct Scores {
+    std::span<const float> score;
+    std::uint32_t least;  // of their bits
+    std::uint32_t first;  // position
+
+    Entry operator[](std::size_t i) const {
+      return {descending_bits(score[i]) - least, first + static_cast<std::uint32_t>(i)};
     }
-    for (std::size_t i = 0; i < count; ++i) out[place(from[i], Digits - 1)] = from[i].position;
+  };
+
+  template <std::size_t Digits>
+  void sort_by(const Scores& scores, int width, std::uint32_t* out) {
+    const std::size_t count = scores.score.size();
+    count_digits<Digits>(scores, width);
+    const auto place = [this, width, mask = (1U << width) - 1](const Entry& entry, std::size_t digit) {
+      return counts_[digit][entry.bits >> (static_cast<int>(digit) * width) & mask]++;
+    };
+    if constexpr (Digits == 1) {
+      for (std::size_t i = 0; i < count; ++i) out[place(scores[i], 0)] = scores[i].position;
+    } else {
+      Entry* from = entries_.get();
+      Entry* to = other_.get();
+      for (std::size_t i = 0; i < count; ++i) from[place(scores[i], 0)] = scores[i];
+      for (std::size_t digit = 1; digit + 1 < Digits; ++digit) {
+        for (std::size_t i = 0; i < count; ++i) to[place(from[i], digit)] = from[i];
+        std::swap(from, to);
+      }
+      for (std::size_t i = 0; i < count; ++i) out[place(from[i], Digits - 1)] = from[i].position;
+    }
   }
 
   // How many entries have each digit, then where the first of them goes.
-  template <int Digits>
-  void count_digits(std::size_t count) {
-    const std::size_t buckets = std::size_t{1} << width_;
-    for (int digit = 0; digit < Digits; ++digit)
-      std::fill_n(counts_[static_cast<std::size_t>(digit)].begin(), buckets, 0U);
-    for (std::size_t i = 0; i < count; ++i)
-      for (int digit = 0; digit < Digits; ++digit) ++at(entries_[i], digit);
-    for (int digit = 0; digit < Digits; ++digit) {
+  template <std::size_t Digits>
+  void count_digits(const Scores& scores, int width) {
+    const std::size_t buckets = std::size_t{1} << width;
+    for (std::size_t digit = 0; digit < Digits; ++digit) std::fill_n(counts_[digit].begin(), buckets, 0U);
+    for (std::size_t i = 0; i < scores.score.size(); ++i) {
+      std::size_t bits = scores[i].bits;
+      for (std::size_t digit = 0; digit < Digits; ++digit, bits >>= width) ++counts_[digit][bits & (buckets - 1)];
+    }
+    for (std::size_t digit = 0; digit < Digits; ++digit) {
       std::uint32_t before = 0;
-      for (std::size_t b = 0; b < buckets; ++b)
-        before += std::exchange(counts_[static_cast<std::size_t>(digit)][b], before);
+      for (std::size_t b = 0; b < buckets; ++b) before += std::exchange(counts_[digit][b], before);
     }
   }
 
-  std::uint32_t& at(const Entry& entry, int digit) {
-    const std::uint32_t mask = (1U << width_) - 1;
-    return counts_[static_cast<std::size_t>(digit)][entry.bits >> (digit * width_) & mask];
-  }
-  std::size_t place(const Entry& entry, int digit) { return at(entry, digit)++; }
-
   std::unique_ptr<Entry[]> entries_;
   std::unique_ptr<Entry[]> other_;
-  int width_ = 0;  // bits of a digit
   std::array<std::array<std::uint32_t, kBuckets>, kMostDigits> counts_;
 };
 
 void check_scores(std::span<const float> score, std::int64_t head) {
-  bool good = true;
-  for (const float x : score) good &= x == x;
-  if (good) return;
+  std::uint32_t bad = 0;
+  for (const float x : score) bad |= static_cast<std::uint32_t>(x != x);
+  if (bad == 0) return;
   const auto at = std::find_if(score.begin(), score.end(), [](float x) { return std::isnan(x); }) - score.begin();
   throw Error("the score of KV head " + std::to_string(head) + ", position " + std::to_string(at) +
               " is not a number; the scorer or the trace is broken");

@@ -130,6 +130,14 @@ TEST(Lanes, ThreadsWaitForEachOtherWhereMemoryIsShort) {
   for (const auto& one : found) EXPECT_EQ(one, expected);
 }
 
+TEST(Lanes, WhoIsAloneHasWhatOthersLeftInTheLane) {
+  cuda::trim_idle_lanes();
+  const simt::WithMemory little(80 << 10U);
+  cuda::UseLane()->room<char>(40 << 10U);
+  const cuda::UseLane alone(cuda::UseLane::Beside::nobody);
+  EXPECT_NO_THROW(alone->room<char>(70 << 10U));
+}
+
 // What the tests of the ops rest on: without the wait nothing has arrived.
 TEST(Lanes, TheStreamIsLate) {
   const cuda::UseLane lane;
