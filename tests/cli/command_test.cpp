@@ -9,6 +9,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
@@ -178,7 +179,7 @@ TEST_F(CommandTest, PoliciesComeAsTextAsJsonAndAsTheTablesOfTheReadme) {
   EXPECT_EQ(json["scorers"]["snapkv"]["parameters"]["pool"], "avg");
   EXPECT_EQ(json["layer_allocators"]["oracle"]["bound"], true);
   EXPECT_EQ(json["layer_allocators"]["depthkv"]["parameters"]["importance"], nlohmann::json::array());
-  const std::string readme = read_text(std::filesystem::path(DEPTHKV_SOURCE_DIR) / "README.md");
+  const std::string readme = read_text(kSource / "README.md");
   const std::string tables =
       "<!-- policies -->\n\n" + run_depthkv({"policies", "--markdown"}).output + "\n<!-- /policies -->\n";
   EXPECT_TRUE(readme.find(tables) != std::string::npos)

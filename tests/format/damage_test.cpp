@@ -11,6 +11,7 @@
 #include "depthkv/replay.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
@@ -261,7 +262,7 @@ TEST_F(Hostile, VariableLengthTextWithAHeapThatLies) {
 }
 
 TEST_F(Hostile, ChunksLongerThanTheirLayoutSays) {
-  const std::filesystem::path corpus = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "tests/fuzz/corpus/trace";
+  const std::filesystem::path corpus = kSource / "tests/fuzz/corpus/trace";
   EXPECT_THAT(
       complaint(corpus / "found_chunk_length.h5"),
       testing::ContainsRegex("layers/0/values: the length of a chunk in its B-tree is [0-9]+, expected [0-9]+"));

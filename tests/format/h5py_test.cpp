@@ -6,6 +6,7 @@
 
 #include "support/command.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
@@ -26,7 +27,7 @@ TEST(H5py, ReadsEveryDatasetThroughTheIndex) {
   }
   write_synthetic_weights(scratch.path(), options);
   write_trace_index(scratch.path());
-  const std::string script = std::string(DEPTHKV_SOURCE_DIR) + "/tests/format/read_with_h5py.py";
+  const std::string script = kSource / "tests/format/read_with_h5py.py";
   const CommandResult result = run_command({python, script, scratch.path().string()});
   EXPECT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_EQ(result.output, std::to_string(3 * (3 * 5 + 15) + 3 * 5 + (3 + 2)) + "\n");

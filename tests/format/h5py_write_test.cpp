@@ -8,6 +8,7 @@
 
 #include "support/command.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
@@ -58,7 +59,7 @@ class H5pyWrites : public testing::TestWithParam<Style> {
     const ScratchDirectory scratch;
     const std::filesystem::path ours = write_synthetic_trace(scratch.path(), options);
     const std::filesystem::path theirs = scratch / "from_h5py.h5";
-    const std::string script = std::string(DEPTHKV_SOURCE_DIR) + "/tests/format/write_with_h5py.py";
+    const std::string script = kSource / "tests/format/write_with_h5py.py";
     const CommandResult result = run_command({python, script, ours.string(), theirs.string(), GetParam().name});
     ASSERT_EQ(result.exit_code, 0) << result.errors;
     const Trace written = Trace::open(ours);

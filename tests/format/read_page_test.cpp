@@ -8,6 +8,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
@@ -33,7 +34,7 @@ TEST(ReadATrace, ThePagesProgramRecomputesAttention) {
   SyntheticTrace options;
   options.attention = true;
   const std::filesystem::path trace = write_synthetic_trace(scratch.path(), options);
-  const std::string page = read_text(std::string(DEPTHKV_SOURCE_DIR) + "/docs/read-a-trace.md");
+  const std::string page = read_text(kSource / "docs/read-a-trace.md");
   const std::filesystem::path script = write_text(scratch / "page.py", program_of(page));
   const CommandResult result = run_command({python, script.string(), trace.string()});
   ASSERT_EQ(result.exit_code, 0) << result.errors;

@@ -16,6 +16,7 @@
 #include "replay/features.h"
 #include "support/command.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
@@ -87,7 +88,7 @@ TEST_F(Rotations, AreReadByH5py) {
   ASSERT_NE(python, nullptr) << "DEPTHKV_PYTHON names a Python with h5py; scripts/env.sh sets it";
   write_synthetic_trace(scratch_.path(), rotated_trace());
   write_trace_index(scratch_.path());
-  const std::string script = std::string(DEPTHKV_SOURCE_DIR) + "/tests/format/read_with_h5py.py";
+  const std::string script = kSource / "tests/format/read_with_h5py.py";
   const CommandResult result = run_command({python, script, scratch_.path().string()});
   EXPECT_EQ(result.exit_code, 0) << result.errors;
 }

@@ -18,6 +18,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
@@ -166,7 +167,7 @@ TEST_F(ScoreFileTest, H5pyReadsWhatReplayWroteAsTheDocumentationSays) {
       run({"--scorer", "snapkv", "--dump-scores", (folder / "scores.h5").string(), "--dump-kept",
            (folder / "kept.h5").string(), "--out", (folder / "run").string()});
   ASSERT_EQ(replayed.exit_code, 0) << replayed.errors;
-  const std::string page = read_text(std::string(DEPTHKV_SOURCE_DIR) + "/docs/results.md");
+  const std::string page = read_text(kSource / "docs/results.md");
   const std::size_t begin = page.find("import h5py");
   ASSERT_NE(begin, std::string::npos);
   const std::string program = "import os, sys; os.chdir(sys.argv[1])\n" +

@@ -4,6 +4,7 @@
 
 #include "fuzz/harness.h"
 #include "support/files.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -15,7 +16,7 @@ struct Replayed {
 
 Replayed replay_corpus(const char* folder, bool (*target)(std::span<const unsigned char>)) {
   Replayed replayed;
-  const std::filesystem::path corpus = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "tests/fuzz/corpus" / folder;
+  const std::filesystem::path corpus = kSource / "tests/fuzz/corpus" / folder;
   for (const auto& entry : std::filesystem::directory_iterator(corpus)) {
     const std::string text = read_text(entry.path());
     ++replayed.files;

@@ -8,6 +8,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -39,13 +40,12 @@ class InstallTest : public testing::Test {
   ScratchDirectory scratch_;
   std::filesystem::path prefix_ = scratch_ / "a prefix";
   std::filesystem::path build_ = scratch_ / "build";
-  std::filesystem::path source_ = DEPTHKV_SOURCE_DIR;
 };
 
 TEST_F(InstallTest, AStrangersProjectBuildsAndReplaysItsOwnScorer) {
   expect_fine({DEPTHKV_CMAKE, "--install", DEPTHKV_BUILD_DIR, "--prefix", prefix_.string()});
   const std::filesystem::path example = scratch_ / "own_scorer";  // where none of our sources are near
-  std::filesystem::copy(source_ / "examples/own_scorer", example);
+  std::filesystem::copy(kSource / "examples/own_scorer", example);
   expect_fine(configure(example));
   expect_fine({DEPTHKV_CMAKE, "--build", build_.string()});
 

@@ -14,6 +14,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -101,7 +102,7 @@ TEST_F(RealCommand, WholeLoopKeepingEverythingIsExact) {
     EXPECT_EQ(row["value"], loss ? "0" : "1") << row["metric"];
   }
 
-  const std::string script = std::string(DEPTHKV_SOURCE_DIR) + "/tests/format/read_with_h5py.py";
+  const std::string script = kSource / "tests/format/read_with_h5py.py";
   const CommandResult python = run_command({std::getenv("DEPTHKV_PYTHON"), script, out_ + "/traces"});
   EXPECT_EQ(python.exit_code, 0) << python.errors;
 

@@ -18,6 +18,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "tracer/llama/model.h"
 
 namespace depthkv {
@@ -96,7 +97,7 @@ class TinyForward : public testing::TestWithParam<TinyGguf> {
     EXPECT_NE(python, nullptr) << "DEPTHKV_PYTHON names a Python with numpy; scripts/env.sh sets it";
     if (python == nullptr) return {};
     const CommandResult result =
-        run_command({python, std::string(DEPTHKV_SOURCE_DIR) + "/tests/llama/masked_forward.py", file_.string(),
+        run_command({python, (kSource / "tests/llama/masked_forward.py").string(), file_.string(),
                      (folder_ / "request.json").string(), out});
     EXPECT_EQ(result.exit_code, 0) << result.errors;
     return read_logits(read_text(out), masks.size());

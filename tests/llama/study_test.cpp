@@ -9,6 +9,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -59,7 +60,7 @@ TEST(RealStudy, GivesTheSameBytesTwiceAndNumpysMetrics) {
     EXPECT_EQ(read_text(out + "/" + name), read_text(first + "/" + name)) << name;
   EXPECT_FALSE(std::filesystem::exists(out + "/.importance"));
 
-  const std::string script = std::string(DEPTHKV_SOURCE_DIR) + "/tests/llama/representations.py";
+  const std::string script = kSource / "tests/llama/representations.py";
   const CommandResult python =
       run_command({std::getenv("DEPTHKV_PYTHON"), script, out, "2", "4", out + "/traces/a0.h5"});
   EXPECT_EQ(python.exit_code, 0) << python.output << python.errors;

@@ -14,6 +14,7 @@
 #include "depthkv/replay.h"
 #include "support/command.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
@@ -130,7 +131,7 @@ class Kvpress : public testing::TestWithParam<Case> {
     const std::filesystem::path file = write_synthetic_trace(scratch_->path(), options);
     const char* python = std::getenv("DEPTHKV_PYTHON");
     ASSERT_NE(python, nullptr) << "DEPTHKV_PYTHON names a Python with numpy and h5py; scripts/env.sh sets it";
-    const std::string script = std::string(DEPTHKV_SOURCE_DIR) + "/tests/policies/kvpress_reference.py";
+    const std::string script = kSource / "tests/policies/kvpress_reference.py";
     std::vector<std::string> command{python, script, file.string(), kKeepTexts};
     const auto& suite = *testing::UnitTest::GetInstance()->current_test_suite();
     for (const Case& one : cases()) {

@@ -17,12 +17,12 @@
 #include "replay/csv.h"
 #include "replay/layer_pass.h"
 #include "support/files.h"
+#include "support/source.h"
 #include "support/synthetic_trace.h"
 
 namespace depthkv {
 namespace {
 
-const std::filesystem::path kSource = DEPTHKV_SOURCE_DIR;
 const std::filesystem::path kSample = kSource / "traces/samples/tiny.h5";
 
 // The committed sample that goldens rest on. Made again where it is missing: delete it and run these tests.

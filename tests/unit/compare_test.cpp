@@ -7,6 +7,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -30,7 +31,7 @@ class CompareTest : public testing::Test {
     return path.string();
   }
   CommandResult compare(const std::string& old, const std::string& changed) {
-    return run_command({"python3", std::string(DEPTHKV_SOURCE_DIR) + "/bench/compare.py", old, changed});
+    return run_command({"python3", (kSource / "bench/compare.py").string(), old, changed});
   }
 
   ScratchDirectory scratch_;

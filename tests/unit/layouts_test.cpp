@@ -5,6 +5,7 @@
 
 #include "depthkv/tasks.h"
 #include "support/files.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -13,15 +14,14 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-const std::filesystem::path kRoot = DEPTHKV_SOURCE_DIR;
 
 // The mapping of a layout, which has to be the one that the page shows.
 TaskSource layout(const std::string& name, std::map<std::string, std::string> fields, const std::string& metric) {
   std::string flag = "--tasks " + name + ".jsonl --fields ";
   for (const auto& [field, key] : fields) flag += (flag.ends_with(' ') ? "" : ",") + field + "=" + key;
   flag += " --defaults metric=" + metric + ",max_new_tokens=32";
-  EXPECT_THAT(read_text(kRoot / "configs/tasks/README.md"), HasSubstr(flag));
-  TaskSource source{kRoot / "tests/unit/layouts" / (name + ".jsonl"), TaskFormat::tasks, std::move(fields)};
+  EXPECT_THAT(read_text(kSource / "configs/tasks/README.md"), HasSubstr(flag));
+  TaskSource source{kSource / "tests/unit/layouts" / (name + ".jsonl"), TaskFormat::tasks, std::move(fields)};
   source.defaults.metric = metric;
   source.defaults.max_new_tokens = 32;
   return source;

@@ -13,6 +13,7 @@
 #include "support/command.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 #include "tracer/utf8.h"
 
 namespace depthkv {
@@ -20,7 +21,6 @@ namespace {
 
 using testing::HasSubstr;
 
-const std::filesystem::path kRoot = DEPTHKV_SOURCE_DIR;
 const std::vector<std::string> kKinds{"single", "multikey", "multivalue", "multiquery", "vartrack", "arithmetic"};
 
 std::int64_t words_in(const std::string& text) {
@@ -44,7 +44,7 @@ class MakeTasks : public testing::Test {
  protected:
   CommandResult run(std::vector<std::string> arguments) {
     const char* python = std::getenv("DEPTHKV_PYTHON");
-    arguments.insert(arguments.begin(), {python == nullptr ? "python3" : python, kRoot / "scripts/make-tasks"});
+    arguments.insert(arguments.begin(), {python == nullptr ? "python3" : python, kSource / "scripts/make-tasks"});
     return run_command(arguments);
   }
   std::string text(const std::vector<std::string>& arguments) {
@@ -62,7 +62,7 @@ class MakeTasks : public testing::Test {
 TEST_F(MakeTasks, TheSameArgumentsGiveTheSameBytes) {
   const std::vector<std::string> arguments{"--words", "150", "--hops", "2", "--distractors", "1", "--values", "2"};
   const std::string first = text(arguments);
-  EXPECT_EQ(first, read_text(kRoot / "tests/unit/goldens/made_tasks.jsonl"))
+  EXPECT_EQ(first, read_text(kSource / "tests/unit/goldens/made_tasks.jsonl"))
       << "made once by scripts/make-tasks --words 150 --hops 2 --distractors 1 --values 2";
   std::vector<std::string> seeded = arguments;
   seeded.insert(seeded.end(), {"--seed", "2", "--out", scratch_ / "two.jsonl"});

@@ -7,13 +7,14 @@
 #include "depthkv/error.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
 
 using testing::HasSubstr;
 
-const std::filesystem::path kPlans = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "configs/depthkv-paper";
+const std::filesystem::path kPlans = kSource / "configs/depthkv-paper";
 
 // One line in the layout that README.md gives for each of the files.
 const std::map<std::string, std::string> kLines{

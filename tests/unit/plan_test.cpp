@@ -9,6 +9,7 @@
 #include "depthkv/error.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -34,7 +35,7 @@ class PlanTest : public testing::Test {
 };
 
 TEST_F(PlanTest, ReferenceYamlHoldsEveryKeyWithItsDefault) {
-  const std::filesystem::path reference = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "configs/reference.yaml";
+  const std::filesystem::path reference = kSource / "configs/reference.yaml";
   const Plan defaults = load_plan(reference.parent_path() / "reference.yaml", {}, registry_);
   const std::string task = (reference.parent_path() / "tasks/needle.jsonl").string();
   EXPECT_EQ(to_yaml(defaults, registry_),

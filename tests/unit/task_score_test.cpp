@@ -14,13 +14,14 @@
 #include "replay/porter.h"
 #include "replay/words.h"
 #include "support/files.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
 
 using testing::ElementsAre;
 
-const std::filesystem::path kTables = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "tests/unit/scores";
+const std::filesystem::path kTables = kSource / "tests/unit/scores";
 
 std::string from_hex(const std::string& digits) {
   std::string bytes;

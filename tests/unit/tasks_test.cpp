@@ -12,6 +12,7 @@
 #include "depthkv/error.h"
 #include "support/files.h"
 #include "support/scratch.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -63,7 +64,7 @@ TEST_F(TasksTest, WhatIsAbsentIsMadeOrDefault) {
 }
 
 TEST_F(TasksTest, TheTaskPackIsReadAsBefore) {
-  const std::filesystem::path folder = std::filesystem::path(DEPTHKV_SOURCE_DIR) / "configs/tasks";
+  const std::filesystem::path folder = kSource / "configs/tasks";
   std::size_t samples = 0;
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {

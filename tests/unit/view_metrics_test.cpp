@@ -11,6 +11,7 @@
 
 #include "depthkv/error.h"
 #include "support/files.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -68,7 +69,7 @@ Vectors rotated(Vectors vectors) {
 }
 
 TEST(ViewMetrics, AreNumpys) {
-  const auto cases = nlohmann::json::parse(read_text(std::string(DEPTHKV_SOURCE_DIR) + "/tests/unit/views/cases.json"));
+  const auto cases = nlohmann::json::parse(read_text(kSource / "tests/unit/views/cases.json"));
   ASSERT_EQ(cases.size(), 6U);
   for (const auto& one : cases) {
     const auto values = one["vectors"].get<std::vector<float>>();

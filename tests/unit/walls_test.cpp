@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "support/files.h"
+#include "support/source.h"
 
 namespace depthkv {
 namespace {
@@ -27,12 +28,11 @@ const Wall kWalls[] = {{"(hdf5|H5[A-Za-z]*)\\.h", "(traces|tests)/.*"},
                        {"(hwy|boost/sort)/.*", "bench/sorts\\.cpp"}};
 
 TEST(Walls, ForeignHeadersStayInTheirFolders) {
-  const std::filesystem::path root = DEPTHKV_SOURCE_DIR;
   const std::regex include("#include [<\"]([^>\"]+)[>\"]");
   int files = 0;
   for (const char* folder : {"include", "traces", "tracer", "kernels", "policies", "replay", "cli", "tests", "bench"}) {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(root / folder)) {
-      const std::string path = std::filesystem::relative(entry.path(), root).string();
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(kSource / folder)) {
+      const std::string path = std::filesystem::relative(entry.path(), kSource).string();
       if (!std::regex_match(path, std::regex(".*\\.(h|cpp|cu|cuh)"))) continue;
       ++files;
       const std::string text = read_text(entry.path());
@@ -52,7 +52,7 @@ TEST(Walls, PublicHeadersIncludeNoPrivateOnes) {
   const std::regex own("#include \"(?!depthkv/)([^\"]+)\"");
   int files = 0;
   for (const auto& entry :
-       std::filesystem::directory_iterator(std::filesystem::path(DEPTHKV_SOURCE_DIR) / "include/depthkv")) {
+       std::filesystem::directory_iterator(kSource / "include/depthkv")) {
     ++files;
     std::smatch found;
     const std::string text = read_text(entry.path());
