@@ -20,7 +20,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, DeviceAttentionRows, testing::ValuesIn(kDeviceCa
 // The reference within tolerance, the CPU to the bit: its scores are the device's.
 TEST_P(DeviceAttentionRows, AreTheCpusBitsUnderEverySchedule) {
   const KernelInputs in(GetParam(), 7);
-  for (const SoftmaxSpec spec : {SoftmaxSpec{}, SoftmaxSpec{0.125, 5.0}, SoftmaxSpec{2.0, 0, 7}}) {
+  for (const SoftmaxSpec spec : specs_for<SoftmaxSpec>(GetParam(), {{}, {0.125, 5.0}, {2.0, 0, 7}})) {
     const Tensor exact = reference::attention_rows(in.queries.view(), in.keys.view(), in.positions, spec);
     const Tensor expected = cpu::attention_rows(in.queries.view(), in.keys.view(), in.positions, spec);
     under_schedules([&] {

@@ -42,7 +42,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, DeviceHideEntries, testing::ValuesIn(kDeviceCase
 // Rows that begin anywhere; sets that end before, with and behind the row.
 TEST_P(DeviceHideEntries, IsTheReferenceWhereLogitsLieOnTheDevice) {
   const KernelCase& c = GetParam();
-  for (const std::size_t before : {std::size_t{0}, std::size_t{1}, kBefore}) {
+  for (const std::size_t before : specs_for<std::size_t>(c, {kBefore, 0, 1})) {
     for (const std::int64_t columns : {c.tokens / 2, c.tokens, c.tokens + 40}) {
       const HiddenColumns hidden(c.kv_heads, 5, columns, c.rows, 3);
       const std::vector<float> after = expected(hidden, before);

@@ -30,8 +30,10 @@ INSTANTIATE_TEST_SUITE_P(Cases, DeviceQuantise, testing::ValuesIn(kDeviceCases),
 
 TEST_P(DeviceQuantise, GivesTheReferencesBitsUnderEverySchedule) {
   const KernelInputs in(GetParam(), 5);
-  for (const QuantiseSpec spec : {QuantiseSpec{2, Along::tokens, 32}, QuantiseSpec{4, Along::channels, 32},
-                                  QuantiseSpec{8, Along::channels, 7}, QuantiseSpec{1, Along::tokens, 100000}}) {
+  const std::vector<QuantiseSpec> specs = specs_for<QuantiseSpec>(
+      GetParam(),
+      {{4, Along::channels, 32}, {2, Along::tokens, 32}, {8, Along::channels, 7}, {1, Along::tokens, 100000}});
+  for (const QuantiseSpec& spec : specs) {
     const Tensor expected = reference::quantise(in.values.view(), spec);
     under_schedules([&] { expect_same(cuda::quantise(in.values.view(), spec), expected); });
   }

@@ -2,7 +2,10 @@
 // Runs a test of device code under several orders of threads and blocks; on a GPU, several times.
 #pragma once
 #include <cstdint>
+#include <initializer_list>
+#include <vector>
 
+#include "kernels/cases.h"
 #ifndef DEPTHKV_ON_GPU
 #include "kernels/simt/simt.h"
 #endif
@@ -12,8 +15,8 @@ namespace depthkv {
 // Calls test(). Each call should give the same bits.
 template <class Test>
 void under_schedules(Test test) {
-#ifdef __SANITIZE_THREAD__
-  constexpr std::uint64_t kSeeds[] = {1};  // races are seen in any order
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  constexpr std::uint64_t kSeeds[] = {1};  // what these see they see in any order
 #else
   constexpr std::uint64_t kSeeds[] = {0, 1, 2};
 #endif
@@ -24,6 +27,17 @@ void under_schedules(Test test) {
     static_cast<void>(seed);
     test();
   }
+}
+
+// All of them, but for long shapes, which take long enough, the first alone.
+template <class Spec>
+std::vector<Spec> specs_for(const KernelCase& c, std::initializer_list<Spec> all) {
+#ifdef __SANITIZE_THREAD__
+  constexpr std::int64_t kLong = 512;  // tokens
+#else
+  constexpr std::int64_t kLong = 4096;
+#endif
+  return {all.begin(), c.tokens > kLong ? all.begin() + 1 : all.end()};
 }
 
 }  // namespace depthkv
