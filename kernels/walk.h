@@ -73,17 +73,23 @@ class PaddedValues {
   // that its weights stay in the first-level cache for all strips.
   void add_up(const float* weights, std::size_t weight_stride, std::span<const std::uint32_t> entries,
               float* sums) const {
-    for (std::size_t first = 0; first < entries.size(); first += kStretch) {
-      const auto stretch = entries.subspan(first, std::min(kStretch, entries.size() - first));
-      for (std::size_t s = 0; s < strips_; ++s) {
-        loops().weighted_sums({.weights = weights,
-                               .weight_stride = weight_stride,
-                               .values = strip(s),
-                               .value_stride = stride_,
-                               .order = stretch.data(),
-                               .entries = stretch.size()},
-                              sums + s * kSums);
-      }
+    for (std::size_t first = 0; first < entries.size(); first += kStretch)
+      add_stretch(weights, weight_stride, entries.subspan(first), sums);
+  }
+
+  // The first of them only.
+  void add_stretch(const float* weights, std::size_t weight_stride, std::span<const std::uint32_t> entries,
+                   float* sums) const {
+    const std::size_t count = std::min(kStretch, entries.size());
+    for (std::size_t s = 0; s < strips_; ++s) {
+      loops().weighted_sums({.weights = weights,
+                             .weight_stride = weight_stride,
+                             .values = strip(s),
+                             .value_stride = stride_,
+                             .order = entries.data(),
+                             .entries = count,
+                             .following = entries.size() - count},
+                            sums + s * kSums);
     }
   }
 

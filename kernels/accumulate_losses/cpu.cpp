@@ -65,19 +65,30 @@ class Head {
   void fill(Group& group, std::span<const float* const> rows) const {
     const std::size_t entries = ascending_.size();
     group.rows.resize(entries * kRowStride);
-    interleave_rows(rows, entries, group.rows.data(), kRowStride);
     group.mass.fill(0);
     for (std::size_t r = 0; r < rows.size(); ++r)
       group.mass[r] = std::accumulate(rows[r] + open_, rows[r] + entries, 0.0);
     group.sums.assign(strips() * kSums, 0.0F);
-    values_.add_up(group.rows.data(), kRowStride, std::span(ascending_).subspan(open_), group.sums.data());
+    join_rows(rows, std::span(ascending_).subspan(open_), group.rows, group.sums);
     group.full = group.sums;
-    values_.add_up(group.rows.data(), kRowStride, std::span(ascending_).first(open_), group.full.data());
+    join_rows(rows, std::span(ascending_).first(open_), group.rows, group.full);
     add_products(group);
     products_of(group.full, group.full, group.energy);
   }
 
  private:
+  // Rows side by side, their sums added up while they are in the first-level cache.
+  void join_rows(std::span<const float* const> rows, Order entries, Scratch& to, Scratch& sums) const {
+    std::array<const float*, kWalkRows> from{};
+    for (; !entries.empty(); entries = entries.subspan(std::min(kStretch, entries.size()))) {
+      const std::size_t first = entries.front();
+      for (std::size_t r = 0; r < rows.size(); ++r) from[r] = rows[r] + first;
+      interleave_rows(std::span(from).first(rows.size()), std::min(kStretch, entries.size()),
+                      to.data() + first * kRowStride, kRowStride);
+      values_.add_stretch(to.data(), kRowStride, entries, sums.data());
+    }
+  }
+
   // Of values and the sums over all entries, a stretch at a time, as these were added up.
   void add_products(Group& group) const {
     for (std::size_t first = 0; first < open_; first += kStretch) {

@@ -21,6 +21,7 @@ constexpr std::size_t kDimensions = 8;
 constexpr std::size_t kNormed = 1;
 #endif
 constexpr std::size_t kAdded = 4;
+constexpr std::size_t kEntriesAhead = 8;  // that memory is asked for
 static_assert(kWalkRows == kWide && kWalkWidth % kDimensions == 0);
 
 using RowSums = Wide[kDimensions];
@@ -46,8 +47,8 @@ inline void store_sums(const RowSums& sums, float* to) {
 // function without any effect.
 [[gnu::always_inline]] inline void fetch(const EntryWalk& walk, std::size_t entry, const float* from,
                                          std::size_t stride) {
-  constexpr std::size_t kAhead = 8;
-  if (entry + kAhead < walk.entries + walk.following) __builtin_prefetch(from + walk.order[entry + kAhead] * stride);
+  if (entry + kEntriesAhead < walk.entries + walk.following)
+    __builtin_prefetch(from + walk.order[entry + kEntriesAhead] * stride);
 }
 
 // `address` in a register: a product that takes its operand from a base and an index costs an operation more.
@@ -119,6 +120,8 @@ void weighted_sums(const EntryWalk& walk, float* to) {
     load_sums(to + dimension * kWalkRows, sums);
     std::size_t i = 0;
     for (; i + kAdded <= entries.entries; i += kAdded) {
+      for (std::size_t ahead = 0; ahead < kAdded; ++ahead)
+        fetch(entries, i + ahead, entries.values + dimension, entries.value_stride);
       add_weighted<kAdded>(entries, i, dimension, sums);
     }
     for (; i < entries.entries; ++i) add_weighted<1>(entries, i, dimension, sums);
@@ -149,8 +152,13 @@ void row_products(const float* values, std::size_t value_stride, std::size_t ent
     load_sums(from + dimension * kWalkRows, sums);
     const float* value = values + dimension;
     std::size_t i = 0;
-    for (; i + kAdded <= entries; i += kAdded)
+    for (; i + kAdded <= entries; i += kAdded) {
+      for (std::size_t ahead = i + kEntriesAhead; ahead < entries && ahead < i + kEntriesAhead + kAdded; ++ahead) {
+        __builtin_prefetch(value + ahead * value_stride);
+        if (fresh) __builtin_prefetch(products + ahead * stride, 1);
+      }
       add_products<kAdded>(value + i * value_stride, value_stride, sums, fresh, products + i * stride, stride);
+    }
     for (; i < entries; ++i)
       add_products<1>(value + i * value_stride, value_stride, sums, fresh, products + i * stride, stride);
   }
