@@ -77,7 +77,7 @@ class PaddedValues {
       add_stretch(weights, weight_stride, entries.subspan(first), sums);
   }
 
-  // The first of them only.
+  // Likewise the first stretch of `entries`; the rest are asked for.
   void add_stretch(const float* weights, std::size_t weight_stride, std::span<const std::uint32_t> entries,
                    float* sums) const {
     const std::size_t count = std::min(kStretch, entries.size());

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <vector>
 
 #include "kernels/cases.h"
@@ -29,13 +30,15 @@ void under_schedules(Test test) {
   }
 }
 
-// All of them, but for long shapes, which take long enough, the first alone.
+// All of them; where each step is watched, long shapes, which take long enough, have the first alone.
 template <class Spec>
 std::vector<Spec> specs_for(const KernelCase& c, std::initializer_list<Spec> all) {
-#ifdef __SANITIZE_THREAD__
+#if defined(__SANITIZE_THREAD__)
   constexpr std::int64_t kLong = 512;  // tokens
-#else
+#elif defined(__SANITIZE_ADDRESS__)
   constexpr std::int64_t kLong = 4096;
+#else
+  constexpr std::int64_t kLong = std::numeric_limits<std::int64_t>::max();
 #endif
   return {all.begin(), c.tokens > kLong ? all.begin() + 1 : all.end()};
 }

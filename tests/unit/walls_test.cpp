@@ -51,8 +51,7 @@ TEST(Walls, ForeignHeadersStayInTheirFolders) {
 TEST(Walls, PublicHeadersIncludeNoPrivateOnes) {
   const std::regex own("#include \"(?!depthkv/)([^\"]+)\"");
   int files = 0;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(kSource / "include/depthkv")) {
+  for (const auto& entry : std::filesystem::directory_iterator(kSource / "include/depthkv")) {
     ++files;
     std::smatch found;
     const std::string text = read_text(entry.path());
